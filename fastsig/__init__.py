@@ -1,0 +1,51 @@
+"""The sigmoid family for NumPy: exact, at the speed of memory, as real ufuncs.
+
+Names are resolved at first use, and machine code is compiled at the first call (or loaded, where an earlier process compiled
+it): importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+UFUNCS = (
+    "sigmoid",
+    "expit",
+    "sigmoid_grad",
+    "sigmoid_value_and_grad",
+    "sigmoid_vjp",
+    "sigmoid_backward",
+    "sigmoid_derivative",
+)
+THREADS = ("get_num_threads", "set_num_threads", "num_threads")
+
+__all__ = [*UFUNCS, *THREADS]
+
+if TYPE_CHECKING:
+    from fastsig.parallel import get_num_threads, num_threads, set_num_threads
+    from fastsig.typing import OneToOne, OneToTwo, TwoToOne
+
+    sigmoid: OneToOne
+    expit: OneToOne
+    sigmoid_grad: OneToOne
+    sigmoid_value_and_grad: OneToTwo
+    sigmoid_vjp: TwoToOne
+    sigmoid_backward: TwoToOne
+    sigmoid_derivative: OneToOne
+
+
+def __getattr__(name: str) -> Any:
+    if name in UFUNCS:
+        value = import_module("fastsig.ufuncs").make(name)
+    elif name in THREADS:
+        value = getattr(import_module("fastsig.parallel"), name)
+    else:
+        raise AttributeError(f"module 'fastsig' has no attribute {name!r}")
+    return globals().setdefault(name, value)  # of two threads that ask at once, both get the first one's
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+import sys
+
+from fastsig.cli import main
+
+sys.exit(main())

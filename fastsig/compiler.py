@@ -1,0 +1,251 @@
+"""Inner loops to machine code: Numba compiles, a cache of our own keeps, llvmlite loads. Numba is imported to compile only.
+
+A loop's object code holds no reference to anything outside itself (but libm's `fma`, on a processor without one), so that
+a later process needs llvmlite alone to run it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import stat
+import struct
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+SOURCES = ("constants", "instructions", "kernels", "lanes", "loops", "compiler")  # all that a loop's code depends on
+SEPARATE = "whole"  # the one function that isn't inlined: it holds the kernel, and is called from several places
+LIBM = {"fma", "fmaf"}
+MAGIC = b"fastsig1"
+LOADED: list[Any] = []  # engines own the code that NumPy points to, for the life of the process
+
+
+class CompileError(RuntimeError):
+    """The compiler produced code that refers to something outside itself."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The processor that code is made for. NUMBA_CPU_NAME and NUMBA_CPU_FEATURES choose another than this machine's."""
+
+    cpu: str
+    features: str
+
+    @property
+    def register(self) -> int:
+        """Bytes of its widest vector register."""
+        enabled = self.features.split(",")
+        return 64 if "+avx512f" in enabled else 32 if "+avx" in enabled else 16
+
+    @property
+    def half(self) -> bool:
+        """Whether it converts float16 itself."""
+        return "+f16c" in self.features.split(",") or platform.machine() in ("aarch64", "arm64")
+
+    @property
+    def instructions(self) -> str:
+        """Its instruction set, for people."""
+        names = {64: "AVX-512", 32: "AVX2" if "+avx2" in self.features.split(",") else "AVX"}
+        width = names.get(self.register, "NEON" if platform.machine() in ("aarch64", "arm64") else "SSE2")
+        fused = "+fma" in self.features.split(",") or width in ("AVX-512", "NEON")
+        return width if fused else f"{width}, no FMA (slow)"
+
+
+@cache
+def target() -> Target:
+    cpu = os.environ.get("NUMBA_CPU_NAME")
+    features = os.environ.get("NUMBA_CPU_FEATURES", "" if cpu == "generic" else None)
+    if features is None:
+        features = llvm.get_host_cpu_features().flatten()
+    if "+avx512f" in features.split(",") and "prefer-256-bit" not in features:
+        features += ",-prefer-256-bit"  # Intel targets default to half their registers: a third slower here
+    return Target(cpu or llvm.get_host_cpu_name(), features)
+
+
+@cache
+def machine() -> Any:
+    """LLVM's code generator for the target."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    chosen = target()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=chosen.cpu, features=chosen.features, opt=3, codemodel="jitdefault", jit=True
+    )
+
+
+def inner_loop(name: str, storage: str) -> int:
+    """The address of the inner loop of the public function `name` for arrays of `storage`: loaded, or compiled and kept."""
+    folder = cache_folder()
+    path = folder and folder / f"{name}-{storage}-{fingerprint()}.o"
+    code = read(path) if path else None
+    if code is None:
+        code = compile_loop(name, storage)
+        if path:
+            write(path, code)
+    return load(*code)
+
+
+# --- compiling ---------------------------------------------------------------------------------------------------------
+
+
+def compile_loop(name: str, storage: str) -> tuple[str, bytes]:
+    """The loop's symbol and object code."""
+    from numba import cfunc
+
+    from fastsig import loops
+    from fastsig.kernels import KERNELS
+
+    chosen = target()
+    loop = cfunc(loops.SIGNATURE, error_model="numpy")(
+        loops.inner_loop(KERNELS[name], storage, chosen.register, chosen.half)
+    )
+    symbol = loop._wrapper_name
+    return symbol, machine().emit_object(closed(str(loop._library._final_module), symbol))
+
+
+def closed(assembly: str, symbol: str) -> Any:
+    """The module with `symbol` alone visible and the rest inlined: Numba's error paths go, and all they refer to."""
+    module = llvm.parse_assembly(assembly)
+    for function in module.functions:
+        if not function.is_declaration and function.name != symbol:
+            function.linkage = "internal"
+            function.add_function_attribute("noinline" if SEPARATE in function.name else "alwaysinline")
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = tuning.loop_unrolling = True
+    builder = llvm.create_pass_builder(machine(), tuning)
+    builder.getModulePassManager().run(module, builder)
+    outside = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - LIBM
+    if outside:
+        raise CompileError(f"the compiled loop {symbol} refers to {', '.join(sorted(outside))}")
+    return module
+
+
+def load(symbol: str, code: bytes) -> int:
+    """Object code to the address of its symbol."""
+    if b"\0fma" in code:
+        libm = ctypes.CDLL("libm.so.6" if sys.platform == "linux" else None)
+        for function in LIBM:
+            address = ctypes.cast(getattr(libm, function), ctypes.c_void_p).value
+            llvm.add_symbol(function, address)
+    generator = machine_for_loading()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), generator)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    LOADED.append(engine)
+    return int(engine.get_function_address(symbol))
+
+
+def machine_for_loading() -> Any:
+    """A code generator of the engine's own: it takes possession of it."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(jit=True)
+
+
+# --- the cache ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def fingerprint() -> str:
+    """A digest of all that the code depends on: our sources, the compilers' versions, the processor."""
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for source in SOURCES:
+        digest.update((here / f"{source}.py").read_bytes())
+    chosen = target()
+    versions = (metadata.version("numba"), llvmlite.__version__, platform.python_version(), sys.platform, platform.machine())
+    digest.update("\n".join((*versions, chosen.cpu, chosen.features)).encode())
+    return digest.hexdigest()[:32]
+
+
+def default_folder() -> Path:
+    chosen = os.environ.get("FASTSIG_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "fastsig" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "fastsig"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastsig"
+
+
+@cache
+def cache_folder() -> Path | None:
+    """Where compiled loops are kept, or None, with one warning, where there is no safe place."""
+    try:
+        folder = default_folder()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home directory
+        explain(f"there is no cache directory ({error})")
+        return None
+    reason = untrusted(folder)
+    if reason:
+        explain(f"the cache directory {folder} is not used: {reason}")
+        return None
+    return folder
+
+
+def untrusted(folder: Path) -> str | None:
+    """Why code from this directory isn't run: what is in it is executed, so nobody else may be able to write it."""
+    if not hasattr(os, "getuid"):
+        return None
+    state = folder.stat()
+    if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return "others can write to it (chmod go-w would mend that)"
+    if state.st_uid not in (os.getuid(), 0):
+        return "it belongs to another user"
+    return None
+
+
+def explain(reason: str) -> None:
+    warnings.warn(
+        f"fastsig compiles anew in each process, for {reason}. Set FASTSIG_CACHE_DIR to a directory that only you can write.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def read(path: Path) -> tuple[str, bytes] | None:
+    """What `write` wrote, or None if it isn't there or isn't whole."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    head = len(MAGIC) + 32
+    body = data[head:]
+    if data[:head] != MAGIC + hashlib.sha256(body).digest():
+        return None
+    (length,) = struct.unpack_from("<I", body)
+    return body[4 : 4 + length].decode(), body[4 + length :]
+
+
+def write(path: Path, code: tuple[str, bytes]) -> None:
+    """Put it there whole or not at all; a full or read-only disk costs the next process a compilation, no more."""
+    symbol = code[0].encode()
+    body = struct.pack("<I", len(symbol)) + symbol + code[1]
+    try:
+        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".")
+    except OSError:
+        return
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(MAGIC + hashlib.sha256(body).digest() + body)
+        os.replace(aside, path)
+    except OSError:
+        Path(aside).unlink(missing_ok=True)
+
+
+def writable() -> bool:
+    folder = cache_folder()
+    return folder is not None and os.access(folder, os.W_OK)

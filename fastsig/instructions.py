@@ -1,0 +1,64 @@
+"""Instructions: the words a kernel may use beside + - * and comparison. Names only; `lanes` gives each its machine code.
+
+They work on one number or on a whole vector of them ("lanes"), and mean the same for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+INSTRUCTIONS: dict[str, Callable[..., Any]] = {}
+
+
+def instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    INSTRUCTIONS[function.__name__] = function
+    return function
+
+
+@instruction
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, rounded once."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def divide(a: Any, b: Any) -> Any:
+    """a / b, without the test for zero that Python's own division brings."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def select(condition: Any, yes: Any, no: Any) -> Any:
+    """`yes` where the condition holds, else `no`; both are computed."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def negative(x: Any) -> Any:
+    """Whether the sign bit is set."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def magnitude(x: Any) -> Any:
+    """|x|."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def power_of_two(v: Any) -> Any:
+    """The number whose exponent field is the low bits of v: 2^m for v = m + magic."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def subtract_bits(a: Any, b: Any) -> Any:
+    """The number whose bit pattern is a's less b's, as integers."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def horner(x: Any, coefficients: Any) -> Any:
+    """The polynomial, lowest order first, by one fma a coefficient."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")

@@ -1,0 +1,736 @@
+"""Instructions in LLVM: what each word of a kernel, and of the loops round it, becomes. The only LLVM in the package.
+
+A kernel is compiled for `Lanes`, a vector of several registers: one pass of straight code then holds several independent
+chains, which is what keeps the multipliers busy (float32 sigmoid, ns an element: 0.40 with one register, 0.35 with two, 0.36
+with four, 0.39 with eight on Sapphire Rapids; 0.27 and 0.20 with one and eight on Zen 5, where four give 0.235).
+"""
+
+from __future__ import annotations
+
+import operator
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.datamodel.models import OpaqueModel, PrimitiveModel
+from numba.core.imputils import lower_constant
+from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_global
+from numba.core.typing.typeof import typeof_impl
+from numba.extending import infer_getattr, intrinsic, lower_builtin, lower_getattr_generic, register_model
+
+from fastsig import instructions
+from fastsig.constants import FLOAT32, FLOAT64, Format
+
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+FLOAT = {"float16": ir.HalfType(), "float32": ir.FloatType(), "float64": ir.DoubleType()}
+INTEGER = {"float16": I16, "float32": I32, "float64": I64}
+SIZE = {"float16": 2, "float32": 4, "float64": 8}
+COMPUTED_IN = {"float16": FLOAT32, "float32": FLOAT32, "float64": FLOAT64}
+FORMATS = {"float32": FLOAT32, "float64": FLOAT64}
+CACHE_LINE = 64
+
+
+# --- the types of a kernel's values ------------------------------------------------------------------------------------
+
+
+class Lanes(types.Type):
+    """A vector of `count` floats (or, with `types.boolean`, of conditions)."""
+
+    def __init__(self, dtype: types.Type, count: int) -> None:
+        self.dtype, self.count = dtype, count
+        super().__init__(f"Lanes({dtype}, {count})")
+
+
+@register_model(Lanes)
+class LanesModel(PrimitiveModel):
+    def __init__(self, manager: Any, lanes: Lanes) -> None:
+        super().__init__(manager, lanes, ir.VectorType(element(lanes), lanes.count))
+
+
+class FormatType(types.Type):
+    """The type of a `Format` in a kernel. Its numbers are constants; `tails` is its value, so that a kernel is compiled once."""
+
+    def __init__(self, format: Format) -> None:
+        self.format = format
+        super().__init__(f"Format({format.name})")
+
+
+@register_model(FormatType)
+class FormatModel(PrimitiveModel):
+    def __init__(self, manager: Any, type: FormatType) -> None:
+        super().__init__(manager, type, I1)
+
+
+class Polynomial(types.Type):
+    def __init__(self, coefficients: tuple[float, ...]) -> None:
+        self.coefficients = coefficients
+        super().__init__(f"Polynomial({', '.join(c.hex() for c in coefficients)})")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a loop reads and writes: `inputs` and `outputs` arrays, `count` elements at a time, stored as `storage`."""
+
+    storage: str
+    count: int
+    inputs: int
+    outputs: int
+    half: bool  # whether the machine converts float16 itself
+
+    @property
+    def format(self) -> Format:
+        return COMPUTED_IN[self.storage]
+
+
+class ShapeType(types.Type):
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        super().__init__(f"Shape({shape.storage}, {shape.count}, {shape.inputs}, {shape.outputs}, {shape.half})")
+
+    @property
+    def addresses(self) -> types.Type:
+        return types.UniTuple(types.intp, self.shape.inputs + self.shape.outputs)
+
+    @property
+    def read(self) -> types.Type:
+        return types.UniTuple(Lanes(getattr(types, self.shape.format.name), self.shape.count), self.shape.inputs)
+
+
+for constant_type in (Polynomial, ShapeType):
+    register_model(constant_type)(OpaqueModel)
+
+
+@typeof_impl.register(Format)
+def typeof_format(value: Format, context: Any) -> FormatType:
+    return FormatType(value)
+
+
+@typeof_impl.register(Shape)
+def typeof_shape(value: Shape, context: Any) -> ShapeType:
+    return ShapeType(value)
+
+
+@lower_constant(FormatType)
+def lower_format(context: Any, builder: ir.IRBuilder, type: FormatType, value: Format) -> ir.Value:
+    return I1(value.tails)
+
+
+@lower_constant(ShapeType)
+def lower_compile_time(context: Any, builder: ir.IRBuilder, type: types.Type, value: Any) -> ir.Value:
+    return context.get_dummy_value()
+
+
+@infer_getattr
+class FormatAttributes(AttributeTemplate):
+    key = FormatType
+
+    def generic_resolve(self, type: FormatType, name: str) -> types.Type:
+        value = constant(type.format, name)
+        if isinstance(value, tuple):
+            return Polynomial(value)
+        return types.boolean if isinstance(value, bool) else getattr(types, type.format.name)
+
+
+@lower_getattr_generic(FormatType)
+def lower_format_attribute(context: Any, builder: ir.IRBuilder, type: FormatType, value: Any, name: str) -> ir.Value:
+    number = constant(type.format, name)
+    if isinstance(number, tuple):
+        return context.get_dummy_value()
+    return value if isinstance(number, bool) else FLOAT[type.format.name](number)
+
+
+def constant(format: Format, name: str) -> Any:
+    return {"zero": 0.0, "one": 1.0}[name] if name in ("zero", "one") else getattr(format, name)
+
+
+def element(type: types.Type) -> ir.Type:
+    """The LLVM type of one element."""
+    dtype = type.dtype if isinstance(type, Lanes) else type
+    return I1 if dtype == types.boolean else FLOAT[dtype.name]
+
+
+def like(type: types.Type, scalar: ir.Type) -> ir.Type:
+    """As many of `scalar` as `type` has elements."""
+    return ir.VectorType(scalar, type.count) if isinstance(type, Lanes) else scalar
+
+
+def splat(type: types.Type, value: ir.Constant) -> ir.Constant:
+    return ir.Constant(like(type, value.type), [value] * type.count) if isinstance(type, Lanes) else value
+
+
+def widen(builder: ir.IRBuilder, value: ir.Value, have: types.Type, want: types.Type) -> ir.Value:
+    """One number in every lane, where the other operand has lanes."""
+    if isinstance(have, Lanes) or not isinstance(want, Lanes):
+        return value
+    if isinstance(value, ir.Constant):
+        return splat(want, value)
+    vector = like(want, value.type)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, I32(0))
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(I32, want.count), None))
+
+
+def result(args: tuple[types.Type, ...]) -> types.Type | None:
+    """The type of an arithmetic result: that of the lanes among the operands, or of the numbers."""
+    if not args or not all(isinstance(a, Lanes) or a in (types.float32, types.float64) for a in args):
+        return None
+    return next((a for a in args if isinstance(a, Lanes)), args[0])
+
+
+def mask(args: tuple[types.Type, ...]) -> types.Type | None:
+    """The type of a condition on such operands."""
+    widest = result(args)
+    return Lanes(types.boolean, widest.count) if isinstance(widest, Lanes) else widest and types.boolean
+
+
+def define(key: Any, type_of: Callable[..., types.Type | None], patterns: tuple[Any, ...] = ((types.VarArg(types.Any),),)) -> Any:
+    """Decorate the code of `key`, an instruction or an operator; it gets a builder, the operands' common type, the operands."""
+
+    def decorate(emit: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
+        class Template(AbstractTemplate):
+            def generic(self, args: Any, kws: Any) -> Any:
+                returns = type_of(args)
+                return None if returns is None else returns(*args)
+
+        Template.key = key
+        infer_global(key)(Template)
+
+        def lower(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+            widest = result(tuple(a for a in signature.args if result((a,))))
+            operands = [
+                a if isinstance(a, Polynomial) else widen(builder, v, a, widest) if result((a,)) else v
+                for a, v in zip(signature.args, values, strict=True)
+            ]
+            return emit(builder, widest, *operands)
+
+        for pattern in patterns:
+            lower_builtin(key, *pattern)(lower)
+        return emit
+
+    return decorate
+
+
+def for_lanes(type_of: Callable[..., types.Type | None]) -> Callable[..., types.Type | None]:
+    """The same typing rule, silent about plain numbers: their operators stay Numba's own."""
+    return lambda args: type_of(args) if any(isinstance(a, Lanes) for a in args) else None
+
+
+PAIRS = ((Lanes, Lanes), (Lanes, types.Float), (types.Float, Lanes))
+define(operator.add, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fadd(x, y))
+define(operator.sub, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fsub(x, y))
+define(operator.mul, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fmul(x, y))
+define(operator.neg, for_lanes(result), ((Lanes,),))(lambda b, type, x: b.fneg(x))
+define(operator.lt, for_lanes(mask), PAIRS)(lambda b, type, x, y: b.fcmp_ordered("<", x, y))
+define(operator.le, for_lanes(mask), PAIRS)(lambda b, type, x, y: b.fcmp_ordered("<=", x, y))
+
+
+# --- the instructions --------------------------------------------------------------------------------------------------
+
+
+def name_of(type: types.Type) -> str:
+    return str((type.dtype if isinstance(type, Lanes) else type).name)
+
+
+def as_bits(builder: ir.IRBuilder, type: types.Type, x: ir.Value) -> ir.Value:
+    return builder.bitcast(x, like(type, INTEGER[name_of(type)]))
+
+
+def call(builder: ir.IRBuilder, name: str, returns: ir.Type, *values: ir.Value) -> ir.Value:
+    """A call of LLVM's own function `name`."""
+    type = ir.FunctionType(returns, [v.type for v in values])
+    return builder.call(cgutils.get_or_insert_function(builder.module, type, name), values)
+
+
+def suffix(type: ir.Type) -> str:
+    """How LLVM names its functions for a type: v16f32."""
+    if isinstance(type, ir.VectorType):
+        return f"v{type.count}{suffix(type.element)}"
+    return f"i{type.width}" if isinstance(type, ir.IntType) else {"half": "f16", "float": "f32", "double": "f64"}[str(type)]
+
+
+@define(instructions.fma, result)
+def fma(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    return call(builder, f"llvm.fma.{suffix(a.type)}", a.type, a, b, c)
+
+
+@define(instructions.divide, result)
+def divide(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value) -> ir.Value:
+    return builder.fdiv(a, b)
+
+
+def selected(args: tuple[types.Type, ...]) -> types.Type | None:
+    """The type of a choice: lanes if any operand has them, the condition's included."""
+    condition, *values = args
+    number = result(tuple(values))
+    return Lanes(number, condition.count) if isinstance(condition, Lanes) and isinstance(number, types.Float) else number
+
+
+@define(instructions.select, selected)
+def select(builder: ir.IRBuilder, type: types.Type, condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
+    return builder.select(condition, yes, no)
+
+
+@define(instructions.negative, mask)
+def negative(builder: ir.IRBuilder, type: types.Type, x: ir.Value) -> ir.Value:
+    bits = as_bits(builder, type, x)
+    return builder.icmp_signed("<", bits, splat(type, INTEGER[name_of(type)](0)))
+
+
+@define(instructions.magnitude, result)
+def magnitude(builder: ir.IRBuilder, type: types.Type, x: ir.Value) -> ir.Value:
+    return call(builder, f"llvm.fabs.{suffix(x.type)}", x.type, x)
+
+
+@define(instructions.power_of_two, result)
+def power_of_two(builder: ir.IRBuilder, type: types.Type, v: ir.Value) -> ir.Value:
+    digits = splat(type, INTEGER[name_of(type)](FORMATS[name_of(type)].digits))
+    return builder.bitcast(builder.shl(as_bits(builder, type, v), digits), v.type)
+
+
+@define(instructions.subtract_bits, result)
+def subtract_bits(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value) -> ir.Value:
+    return builder.bitcast(builder.sub(as_bits(builder, type, a), as_bits(builder, type, b)), a.type)
+
+
+@define(instructions.horner, lambda args: result(args[:1]))
+def horner(builder: ir.IRBuilder, type: types.Type, x: ir.Value, polynomial: Polynomial) -> ir.Value:
+    *rest, value = (splat(type, FLOAT[name_of(type)](c)) for c in polynomial.coefficients)
+    for coefficient in reversed(rest):
+        value = fma(builder, type, x, value, coefficient)
+    return value
+
+
+# --- memory ------------------------------------------------------------------------------------------------------------
+# Addresses are integers, as NumPy hands them over; a pointer plus an index (never a pointer made of a sum) keeps LLVM's
+# knowledge of what is behind it.
+
+
+def place(builder: ir.IRBuilder, address: ir.Value, index: ir.Value, shape: Shape) -> ir.Value:
+    """The pointer to `shape.count` elements from `address[index]` on."""
+    number = FLOAT[shape.storage]
+    pointer = builder.gep(builder.inttoptr(address, number.as_pointer()), [index])
+    return builder.bitcast(pointer, ir.VectorType(number, shape.count).as_pointer())
+
+
+def first(builder: ir.IRBuilder, count: ir.Value, shape: Shape) -> ir.Value:
+    """The condition that holds in the first `count` lanes."""
+    counts = widen(builder, builder.trunc(count, I32), types.int32, Lanes(types.float32, shape.count))
+    return builder.icmp_signed("<", ir.Constant(counts.type, [I32(k) for k in range(shape.count)]), counts)
+
+
+def outputs(builder: ir.IRBuilder, type: types.Type, value: ir.Value) -> list[ir.Value]:
+    """What a kernel returned, one value or a tuple of them."""
+    return cgutils.unpack_tuple(builder, value) if isinstance(type, types.BaseTuple) else [value]
+
+
+@intrinsic
+def read(typing: Any, shape: Any, p: Any, index: Any) -> Any:
+    """The elements from `index` on of each input."""
+    s = shape.shape
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        addresses = cgutils.unpack_tuple(builder, args[1])[: s.inputs]
+        loaded = (builder.load(place(builder, a, args[2], s), align=SIZE[s.storage]) for a in addresses)
+        return context.make_tuple(builder, shape.read, [widened(builder, value, s) for value in loaded])
+
+    return shape.read(shape, p, types.intp), emit
+
+
+@intrinsic
+def read_first(typing: Any, shape: Any, p: Any, index: Any, count: Any) -> Any:
+    """The same for the first `count` lanes; the others are 0, and nothing is read for them."""
+    s = shape.shape
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        vector, values = ir.VectorType(FLOAT[s.storage], s.count), []
+        mask = first(builder, args[3], s)
+        for address in cgutils.unpack_tuple(builder, args[1])[: s.inputs]:
+            pointer = place(builder, address, args[2], s)
+            operands = pointer, I32(SIZE[s.storage]), mask, ir.Constant(vector, None)
+            values.append(widened(builder, call(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, *operands), s))
+        return context.make_tuple(builder, shape.read, values)
+
+    return shape.read(shape, p, types.intp, types.intp), emit
+
+
+@intrinsic
+def write(typing: Any, shape: Any, p: Any, index: Any, y: Any) -> Any:
+    """Write the outputs' elements from `index` on."""
+    s = shape.shape
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        addresses = cgutils.unpack_tuple(builder, args[1])[s.inputs :]
+        for address, value in zip(addresses, outputs(builder, y, args[3]), strict=True):
+            builder.store(narrowed(builder, value, s), place(builder, address, args[2], s), align=SIZE[s.storage])
+        return context.get_dummy_value()
+
+    return types.void(shape, p, types.intp, y), emit
+
+
+@intrinsic
+def stream(typing: Any, shape: Any, p: Any, index: Any, y: Any) -> Any:
+    """The same past the caches, in whole lines: every output's element `index` must begin one."""
+    s = shape.shape
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        addresses = cgutils.unpack_tuple(builder, args[1])[s.inputs :]
+        for address, value in zip(addresses, outputs(builder, y, args[3]), strict=True):
+            lines = builder.store(narrowed(builder, value, s), place(builder, address, args[2], s), align=CACHE_LINE)
+            lines.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
+        return context.get_dummy_value()
+
+    return types.void(shape, p, types.intp, y), emit
+
+
+@intrinsic
+def write_first(typing: Any, shape: Any, p: Any, index: Any, y: Any, count: Any) -> Any:
+    """Write the first `count` lanes, and nothing else."""
+    s = shape.shape
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        addresses = cgutils.unpack_tuple(builder, args[1])[s.inputs :]
+        mask = first(builder, args[4], s)
+        for address, value in zip(addresses, outputs(builder, y, args[3]), strict=True):
+            stored, pointer = narrowed(builder, value, s), place(builder, address, args[2], s)
+            name = f"llvm.masked.store.{suffix(stored.type)}.p0"
+            call(builder, name, ir.VoidType(), stored, pointer, I32(SIZE[s.storage]), mask)
+        return context.get_dummy_value()
+
+    return types.void(shape, p, types.intp, y, types.intp), emit
+
+
+@intrinsic
+def apply(typing: Any, kernel: Any, x: Any, format: Any) -> Any:
+    """kernel(*x, format)."""
+    call_type = kernel.get_call_type(typing, (*x.types, format), {})
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        values = [*cgutils.unpack_tuple(builder, args[1]), args[2]]
+        return context.get_function(kernel, call_type)(builder, values)
+
+    return call_type.return_type(kernel, x, format), emit
+
+
+@intrinsic
+def addresses(typing: Any, shape: Any, args: Any) -> Any:
+    """The addresses of the arrays, from the array of them that NumPy hands over."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        array = builder.inttoptr(args[1], I64.as_pointer())
+        values = [builder.load(builder.gep(array, [I64(k)])) for k in range(len(shape.addresses))]
+        return context.make_tuple(builder, shape.addresses, values)
+
+    return shape.addresses(shape, types.intp), emit
+
+
+@intrinsic
+def pieces(typing: Any, shape: Any, start: Any, size: Any) -> Any:
+    """The addresses of as many buffers of `size` bytes as there are arrays, one behind the other."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        values = [builder.add(args[1], builder.mul(args[2], I64(k))) for k in range(len(shape.addresses))]
+        return context.make_tuple(builder, shape.addresses, values)
+
+    return shape.addresses(shape, types.intp, types.intp), emit
+
+
+@intrinsic
+def move(typing: Any, shape: Any, target: Any, source: Any) -> Any:
+    """Copy one element, by its bits."""
+    integer = INTEGER[shape.shape.storage]
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        target, source = (builder.inttoptr(a, integer.as_pointer()) for a in args[1:])
+        builder.store(builder.load(source), target)
+        return context.get_dummy_value()
+
+    return types.void(shape, types.intp, types.intp), emit
+
+
+@intrinsic(prefer_literal=True)
+def scratch(typing: Any, size: Any) -> Any:
+    """The address of `size` bytes on the stack, aligned to a cache line."""
+    bytes = size.literal_value
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        with builder.goto_entry_block():
+            space = builder.alloca(ir.ArrayType(I8, bytes))
+        space.align = CACHE_LINE
+        return builder.ptrtoint(space, I64)
+
+    return types.intp(size), emit
+
+
+@intrinsic
+def word(typing: Any, address: Any, index: Any) -> Any:
+    """The 64-bit integer at `address[index]`."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        return builder.load(builder.gep(builder.inttoptr(args[0], I64.as_pointer()), [args[1]]))
+
+    return types.intp(types.intp, types.intp), emit
+
+
+@intrinsic
+def address_of(typing: Any, pointer: Any) -> Any:
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        return builder.ptrtoint(args[0], I64)
+
+    return types.intp(pointer), emit
+
+
+@intrinsic
+def prefetch(typing: Any, shape: Any, p: Any, index: Any) -> Any:
+    """Ask for the lines that the inputs' elements from `index` on lie in."""
+    s = shape.shape
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        for address in cgutils.unpack_tuple(builder, args[1])[: s.inputs]:
+            for start in range(0, s.count, CACHE_LINE // SIZE[s.storage]):
+                line = place(builder, address, builder.add(args[2], I64(start)), s)
+                pointer = builder.bitcast(line, I8.as_pointer())
+                call(builder, "llvm.prefetch.p0", ir.VoidType(), pointer, I32(0), I32(3), I32(1))  # to read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(shape, p, types.intp), emit
+
+
+@intrinsic
+def drain(typing: Any) -> Any:
+    """Make what was streamed visible to other threads before anything that is written after it."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        if is_x86(builder):
+            call(builder, "llvm.x86.sse.sfence", ir.VoidType())
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+# --- float16 ------------------------------------------------------------------------------------------------------------
+
+
+# LLVM's own conversions are calls of a library where the machine has none; there, integers do the same to the same bits.
+
+
+def widened(builder: ir.IRBuilder, stored: ir.Value, shape: Shape) -> ir.Value:
+    """What was loaded, in the format that is computed in."""
+    computed = ir.VectorType(FLOAT[shape.format.name], shape.count)
+    if stored.type == computed:
+        return stored
+    return builder.fpext(stored, computed) if shape.half else widened_by_integers(builder, stored, shape.count)
+
+
+def narrowed(builder: ir.IRBuilder, value: ir.Value, shape: Shape) -> ir.Value:
+    """What will be stored, rounded once to nearest, ties to even."""
+    stored = ir.VectorType(FLOAT[shape.storage], shape.count)
+    if value.type == stored:
+        return value
+    return builder.fptrunc(value, stored) if shape.half else narrowed_by_integers(builder, value, shape.count)
+
+
+HALF_BIAS, HALF_DIGITS = (127 - 15) << 23, 23 - 10  # between the exponents and the significands of float32 and float16
+HALF_INFINITY, QUIET = 0x7C00, 0x0200
+
+
+def widened_by_integers(builder: ir.IRBuilder, half: ir.Value, count: int) -> ir.Value:
+    lanes, single = ir.VectorType(I32, count), ir.VectorType(FLOAT["float32"], count)
+
+    def number(value: int) -> ir.Constant:
+        return ir.Constant(lanes, [I32(value)] * count)
+
+    bits = builder.zext(builder.bitcast(half, ir.VectorType(I16, count)), lanes)
+    magnitude = builder.and_(bits, number(0x7FFF))
+    shifted = builder.shl(magnitude, number(HALF_DIGITS))
+    normal = builder.add(shifted, number(HALF_BIAS))
+    scale = ir.Constant(single, [FLOAT["float32"](2.0**-24)] * count)
+    subnormal = builder.bitcast(builder.fmul(builder.uitofp(magnitude, single), scale), lanes)
+    special = builder.add(normal, number(HALF_BIAS))
+    special = builder.select(builder.icmp_unsigned(">", magnitude, number(HALF_INFINITY)), builder.or_(special, number(1 << 22)), special)
+    result = builder.select(builder.icmp_unsigned("<", magnitude, number(0x0400)), subnormal, normal)
+    result = builder.select(builder.icmp_unsigned(">=", magnitude, number(HALF_INFINITY)), special, result)
+    sign = builder.shl(builder.and_(bits, number(0x8000)), number(16))
+    return builder.bitcast(builder.or_(result, sign), single)
+
+
+def narrowed_by_integers(builder: ir.IRBuilder, value: ir.Value, count: int) -> ir.Value:
+    lanes, single = ir.VectorType(I32, count), value.type
+
+    def number(value: int) -> ir.Constant:
+        return ir.Constant(lanes, [I32(value)] * count)
+
+    bits = builder.bitcast(value, lanes)
+    magnitude = builder.and_(bits, number(0x7FFFFFFF))
+    odd = builder.and_(builder.lshr(magnitude, number(HALF_DIGITS)), number(1))
+    rounded = builder.add(builder.add(magnitude, number((1 << (HALF_DIGITS - 1)) - 1 - HALF_BIAS)), odd)
+    normal = builder.lshr(rounded, number(HALF_DIGITS))
+    half = ir.Constant(single, [FLOAT["float32"](0.5)] * count)  # its last place is float16's smallest subnormal
+    sum = builder.bitcast(builder.fadd(builder.bitcast(magnitude, single), half), lanes)
+    subnormal = builder.sub(sum, number(pattern(0.5, "float32")))
+    payload = builder.and_(builder.lshr(magnitude, number(HALF_DIGITS)), number(0x03FF))
+    nan = builder.or_(payload, number(HALF_INFINITY | QUIET))
+    result = builder.select(builder.icmp_unsigned("<", magnitude, number(pattern(2.0**-14, "float32"))), subnormal, normal)
+    too_large = builder.icmp_unsigned(">=", magnitude, number(pattern(65520.0, "float32")))
+    result = builder.select(too_large, number(HALF_INFINITY), result)
+    result = builder.select(builder.icmp_unsigned(">", magnitude, number(0xFF << 23)), nan, result)
+    sign = builder.lshr(builder.and_(bits, number(1 << 31)), number(16))
+    narrow = builder.trunc(builder.or_(result, sign), ir.VectorType(I16, count))
+    return builder.bitcast(narrow, ir.VectorType(FLOAT["float16"], count))
+
+
+# --- conditions on whole vectors, and the state of the machine ----------------------------------------------------------
+
+
+@intrinsic
+def ordinary(typing: Any, x: Any, shape: Any) -> Any:
+    """Whether every lane of the first input is ordinary. By the bits, as integers: there NaN is the largest of all."""
+    numbers, limit = x[0], shape.shape.format.ordinary
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        lanes = builder.extract_value(args[0], 0)
+        bits = as_bits(builder, numbers, magnitude(builder, numbers, lanes))
+        count = numbers.count
+        while count * SIZE[name_of(numbers)] > CACHE_LINE:
+            count //= 2
+            halves = [
+                builder.shuffle_vector(bits, bits, ir.Constant(ir.VectorType(I32, count), [I32(start + k) for k in range(count)]))
+                for start in (0, count)
+            ]
+            bits = call(builder, f"llvm.umax.{suffix(halves[0].type)}", halves[0].type, *halves)
+        highest = INTEGER[name_of(numbers)](pattern(limit, name_of(numbers)))
+        beyond = builder.icmp_unsigned(">", bits, ir.Constant(bits.type, [highest] * count))
+        return builder.icmp_unsigned("==", builder.bitcast(beyond, ir.IntType(count)), ir.IntType(count)(0))
+
+    return types.boolean(x, shape), emit
+
+
+def pattern(number: float, name: str) -> int:
+    """A number's bits, as an integer."""
+    return int.from_bytes(struct.pack({"float32": "<f", "float64": "<d"}[name], number), "little")
+
+
+@intrinsic
+def set_float_mode(typing: Any, flush: Any) -> Any:
+    """Round to nearest and trap nothing, whatever the caller's mode; the state before is returned, to be restored.
+
+    With `flush`, subnormals are treated as zero: for kernels whose arithmetic may meet them but never needs them. On Intel
+    each operation that meets one otherwise costs some 150 cycles (float32 sigmoid of subnormals: 23 ns an element for 0.34).
+    """
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        if is_x86(builder):
+            before = read_mode(builder)
+            wanted = builder.select(args[0], I32(DEFAULT_MODE | FLUSH_MODE), I32(DEFAULT_MODE))
+            with builder.if_then(builder.icmp_unsigned("!=", builder.and_(before, I32(~FLAGS)), wanted), likely=False):
+                write_mode(builder, builder.or_(wanted, builder.and_(before, I32(FLAGS))))
+            return builder.zext(before, I64)
+        if is_aarch64(builder):
+            control, status = (call(builder, f"llvm.aarch64.get.{register}", I64) for register in ("fpcr", "fpsr"))
+            call(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), builder.select(args[0], I64(AARCH64_FLUSH), I64(0)))
+            return builder.or_(builder.shl(status, I64(32)), control)
+        return I64(0)
+
+    return types.intp(types.boolean), emit
+
+
+@intrinsic
+def restore_float_mode(typing: Any, before: Any) -> Any:
+    """The caller's mode, and its exception flags as they were. Writing them costs ten times as much as looking."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        if is_x86(builder):
+            before = builder.trunc(args[0], I32)
+            with builder.if_then(builder.icmp_unsigned("!=", read_mode(builder), before), likely=False):
+                write_mode(builder, before)
+        elif is_aarch64(builder):
+            call(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), builder.and_(args[0], I64(0xFFFFFFFF)))
+            call(builder, "llvm.aarch64.set.fpsr", ir.VoidType(), builder.lshr(args[0], I64(32)))
+        return context.get_dummy_value()
+
+    return types.void(types.intp), emit
+
+
+DEFAULT_MODE, FLUSH_MODE, FLAGS = 0x1F80, 0x8040, 0x3F  # MXCSR: all masked; flush to zero, denormals are zero; sticky flags
+AARCH64_FLUSH = 1 << 24
+
+
+def is_x86(builder: ir.IRBuilder) -> bool:
+    return str(builder.module.triple).startswith(("x86_64", "i686"))
+
+
+def is_aarch64(builder: ir.IRBuilder) -> bool:
+    return str(builder.module.triple).startswith(("aarch64", "arm64"))
+
+
+def read_mode(builder: ir.IRBuilder) -> ir.Value:
+    slot = cgutils.alloca_once(builder, I32)
+    call(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), slot)
+    return builder.load(slot)
+
+
+def write_mode(builder: ir.IRBuilder, mode: ir.Value) -> None:
+    slot = cgutils.alloca_once(builder, I32)
+    builder.store(mode, slot)
+    call(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), slot)
+
+
+# --- threads ------------------------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def call_address(typing: Any, address: Any) -> Any:
+    """What the C function `int f(void)` at this address returns."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        return builder.zext(builder.call(builder.inttoptr(args[0], ir.FunctionType(I32, []).as_pointer()), []), I64)
+
+    return types.intp(types.intp), emit
+
+
+@intrinsic
+def acquire(typing: Any, address: Any) -> Any:
+    """Turn the integer at `address` from 0 to 1, in one step; whether this thread did it."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        pointer = builder.inttoptr(args[0], I64.as_pointer())
+        return builder.extract_value(builder.cmpxchg(pointer, I64(0), I64(1), "acq_rel", "monotonic"), 1)
+
+    return types.boolean(types.intp), emit
+
+
+@intrinsic
+def release(typing: Any, address: Any) -> Any:
+    """Turn it back to 0."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        builder.store_atomic(I64(0), builder.inttoptr(args[0], I64.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), emit
+
+
+@intrinsic
+def team(typing: Any, share: Any, start: Any, threads: Any, args: Any, steps: Any, count: Any, data: Any) -> Any:
+    """Run `share(args, steps, count, data)` on `threads` threads at once; `start` is the address of GOMP_parallel."""
+    arguments = (types.intp,) * 4
+    call_type = share.get_call_type(typing, arguments, {})
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        record = cgutils.alloca_once(builder, ir.ArrayType(I64, len(arguments)))
+        for k, value in enumerate(values[3:]):
+            builder.store(value, builder.gep(record, [I32(0), I32(k)]))
+        entry = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [record.type]), builder.module.get_unique_name("share"))
+        entry.linkage = "internal"
+        inside = ir.IRBuilder(entry.append_basic_block())
+        fields = [inside.load(inside.gep(entry.args[0], [I32(0), I32(k)])) for k in range(len(arguments))]
+        compiled = share.dispatcher.get_compile_result(call_type)
+        context.add_linking_libs([compiled.library])
+        context.call_internal_no_propagate(inside, compiled.fndesc, call_type, fields)
+        inside.ret_void()
+        begin = ir.FunctionType(ir.VoidType(), [entry.type, record.type, I32, I32])
+        builder.call(builder.inttoptr(values[1], begin.as_pointer()), [entry, record, builder.trunc(values[2], I32), I32(0)])
+        return context.get_dummy_value()
+
+    return types.void(share, types.intp, types.intp, *arguments), emit

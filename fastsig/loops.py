@@ -1,0 +1,137 @@
+"""Kernels to inner loops: NumPy's `void loop(char **args, intp *dims, intp *steps, void *data)` round a kernel.
+
+Whole arrays go straight through in wide vectors, with the remainder in masked ones; anything strided goes through small
+buffers on the stack, so that there is one way to compute and an element's bits depend on nothing but the element. Reading a
+block before writing it makes in-place calls safe. Large calls are shared out to threads, and very large ones write past
+the caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit, types
+from numba.types import boolean, intp
+from numba.extending import register_jitable
+
+from fastsig import kernels, lanes
+from fastsig.kernels import Kernel
+from fastsig.lanes import CACHE_LINE, SIZE, Shape
+from fastsig.parallel import BUSY, GETPID, INSIDE, LIMIT, PARALLEL, PID, START, STREAM, THREAD, THREADS
+
+POINTER = types.CPointer(types.intp)
+SIGNATURE = types.void(POINTER, POINTER, POINTER, types.voidptr)
+REGISTERS = 2 # of each value in a wide step; lanes.py has the measurement
+LONG = 256  # elements from which on changing the processor's mode is worth its 20 ns
+AHEAD = 2048
+BUFFER = 512  # elements that a strided call gathers at a time: 4 KiB of float64 for each argument
+
+
+def jit(*arguments: types.Type) -> Any:
+    """Compile for these types only (or, without any, for those of each call): Numba would make one more for each literal."""
+    signature = [types.void(*arguments)] if arguments else []
+    return njit(*signature, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Callable[..., None]:
+    """The loop of `kernel` for arrays of `storage`, on a machine whose registers hold `register` bytes.
+
+    `half` says whether that machine converts float16 itself.
+    """
+    for function in kernels.PARTS:
+        register_jitable(error_model="numpy", no_cfunc_wrapper=True)(function)
+    function = jit()(kernel.function)
+    size, line = SIZE[storage], CACHE_LINE
+    format = lanes.COMPUTED_IN[storage]
+    usual = format.within_ordinary()
+    inputs, arrays = len(kernel.inputs), len(kernel.inputs) + len(kernel.outputs)
+    step = REGISTERS * register // SIZE[format.name]
+    shape = Shape(storage, step, inputs, arrays - inputs, half)
+    short_cut = kernel.inputs == ("x",)
+    flush = not kernel.needs_subnormals
+    buffer = BUFFER * size
+    ahead = AHEAD // size
+    space = arrays * buffer
+
+    @jit()
+    def evaluate(x):  # type: ignore[no-untyped-def]
+        if short_cut and lanes.ordinary(x, shape):
+            return lanes.apply(function, x, usual)
+        return lanes.apply(function, x, format)
+
+    @jit(types.UniTuple(intp, arrays), intp, intp, boolean)
+    def whole(p, i, n, streaming):  # type: ignore[no-untyped-def]
+        """Elements i to n of arrays without gaps."""
+        if streaming:
+            head = min(n - i, -(p[inputs] // size + i) % (line // size))
+            if head > 0:
+                lanes.write_first(shape, p, i, evaluate(lanes.read_first(shape, p, i, head)), head)
+                i += head
+            while i + step <= n:
+                lanes.prefetch(shape, p, i + ahead)
+                lanes.stream(shape, p, i, evaluate(lanes.read(shape, p, i)))
+                i += step
+            lanes.drain()
+        while i + step <= n:
+            lanes.write(shape, p, i, evaluate(lanes.read(shape, p, i)))
+            i += step
+        if i < n:
+            lanes.write_first(shape, p, i, evaluate(lanes.read_first(shape, p, i, n - i)), n - i)
+
+    @jit(intp, intp, intp, intp)
+    def strided(args, steps, i, n):  # type: ignore[no-untyped-def]
+        """The same for any arrays, through buffers."""
+        p = lanes.pieces(shape, lanes.scratch(space), buffer)
+        while i < n:
+            count = min(BUFFER, n - i)
+            for k in range(inputs):
+                source, stride = lanes.word(args, k) + i * lanes.word(steps, k), lanes.word(steps, k)
+                for j in range(count):
+                    lanes.move(shape, p[k] + j * size, source + j * stride)
+            whole(p, 0, count, False)
+            for k in range(inputs, arrays):
+                target, stride = lanes.word(args, k) + i * lanes.word(steps, k), lanes.word(steps, k)
+                for j in range(count):
+                    lanes.move(shape, target + j * stride, p[k] + j * size)
+            i += count
+
+    @jit(intp, intp, intp, intp, boolean)
+    def stretch(args, steps, i, n, streaming):  # type: ignore[no-untyped-def]
+        """Elements i to n, in a floating-point mode of our own."""
+        mode = lanes.set_float_mode(flush and n - i >= LONG)
+        gaps = 0
+        for k in range(arrays):
+            gaps |= lanes.word(steps, k) ^ size
+        if gaps:
+            strided(args, steps, i, n)
+        else:
+            p = lanes.addresses(shape, args)
+            whole(p, i, n, streaming and (p[inputs] - p[arrays - 1]) % line == 0)
+        lanes.restore_float_mode(mode)
+
+    @jit(intp, intp, intp, intp)
+    def share(args, steps, n, data):  # type: ignore[no-untyped-def]
+        """One thread's part: all are equal, in whole cache lines of elements."""
+        thread = lanes.call_address(lanes.word(data, THREAD))
+        threads = lanes.call_address(lanes.word(data, THREADS))
+        part = ((n + threads - 1) // threads + line - 1) // line * line
+        stretch(args, steps, min(n, thread * part), min(n, (thread + 1) * part), n * size * arrays >= lanes.word(data, STREAM))
+
+    def loop(args, dims, steps, data):  # type: ignore[no-untyped-def]
+        a, s, d, n = lanes.address_of(args), lanes.address_of(steps), lanes.address_of(data), dims[0]
+        extent = n * size * arrays
+        if (
+            extent >= lanes.word(d, PARALLEL)
+            and lanes.word(d, START) != 0
+            and lanes.word(d, LIMIT) != 1
+            and lanes.call_address(lanes.word(d, GETPID)) == lanes.word(d, PID)
+            and lanes.call_address(lanes.word(d, INSIDE)) == 0
+            and lanes.acquire(d + 8 * BUSY)
+        ):
+            lanes.team(share, lanes.word(d, START), lanes.word(d, LIMIT), a, s, n, d)
+            lanes.release(d + 8 * BUSY)
+        else:
+            stretch(a, s, 0, n, extent >= lanes.word(d, STREAM))
+
+    return loop

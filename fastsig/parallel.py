@@ -1,0 +1,151 @@
+"""Threads: which OpenMP runtime, how many threads, and never twice at once.
+
+The runtime is called directly, by addresses in the words behind every ufunc's data pointer (see `loops`), so that Numba need
+not be imported, and one runtime serves the whole process: the one that is loaded already, if any, else the system's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+# The words behind a ufunc's data pointer: where the OpenMP runtime is, and what the loops are to respect.
+START = 0  # address of GOMP_parallel, or 0: run serially
+THREAD, THREADS, INSIDE, GETPID = 1, 2, 3, 4  # addresses of omp_get_thread_num, omp_get_num_threads, omp_in_parallel, getpid
+PID = 5  # the process in which START is valid: a forked child must not enter the runtime
+BUSY = 6  # 1 while a call is shared out: one parallel region at a time
+LIMIT = 7  # the number of threads to use, or 0: the runtime's own setting
+PARALLEL = 8  # bytes of all arrays from which on a call is shared out
+STREAM = 9  # bytes of all arrays from which on it writes past the caches
+WORDS = (ctypes.c_int64 * 10)()
+WORDS[PARALLEL] = 128 << 10
+WORDS[STREAM] = 32 << 20
+
+RUNTIMES = re.compile(r"lib(gomp|omp|iomp5)\b[^/]*\.(so|dylib)")
+SYSTEM = {"linux": ("libgomp.so.1", "libomp.so.5", "libiomp5.so"), "darwin": ("libomp.dylib",)}
+ENTRIES = {START: "GOMP_parallel", THREAD: "omp_get_thread_num", THREADS: "omp_get_num_threads", INSIDE: "omp_in_parallel"}
+
+
+def loaded_runtimes() -> list[str]:
+    """The OpenMP runtimes in this process, torch's first: its users expect `torch.set_num_threads` to count."""
+    try:
+        mapped = Path("/proc/self/maps").read_text().split("\n")
+    except OSError:
+        return []
+    paths = dict.fromkeys(line.split(maxsplit=5)[5] for line in mapped if line.count(" ") > 4 and "/" in line)
+    found = [path for path in paths if RUNTIMES.match(os.path.basename(path))]
+    return sorted(found, key=lambda path: "torch" not in path)
+
+
+@cache
+def runtime() -> tuple[str, ctypes.CDLL] | None:
+    """The OpenMP runtime that is used, by its path or name, or None: everything runs serially."""
+    for name in (*loaded_runtimes(), *SYSTEM.get(sys.platform, ())):
+        try:
+            library = ctypes.CDLL(name)
+        except OSError:
+            continue
+        if all(hasattr(library, entry) for entry in ENTRIES.values()):
+            return name, library
+    return None
+
+
+@cache
+def connect() -> None:
+    """Write the runtime's addresses into the words, once."""
+    found = runtime()
+    if found is None:
+        return
+    name, library = found
+    WORDS[GETPID] = address(ctypes.CDLL(None).getpid)
+    WORDS[PID] = os.getpid()
+    for word, entry in sorted(ENTRIES.items(), reverse=True):  # START last: it switches the rest on
+        WORDS[word] = address(getattr(library, entry))
+    os.register_at_fork(after_in_child=disconnect)
+
+
+def disconnect() -> None:
+    """After a fork: the child has none of the runtime's threads, and entering it would wait for them for ever."""
+    WORDS[START] = WORDS[BUSY] = 0
+
+
+def address(function: object) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
+
+
+def get_num_threads() -> int:
+    """The number of threads that a large call uses.
+
+    Returns
+    -------
+    int
+        What `set_num_threads` set; by default what the OpenMP runtime would use, which respects ``OMP_NUM_THREADS`` and the
+        processors that this process may run on. 1 where there is no OpenMP runtime, and in a forked child.
+
+    Examples
+    --------
+    >>> import fastsig
+    >>> with fastsig.num_threads(1):
+    ...     fastsig.get_num_threads()
+    1
+    """
+    connect()
+    found = runtime()
+    if WORDS[START] == 0 or found is None:
+        return 1
+    return int(WORDS[LIMIT]) or int(found[1].omp_get_max_threads())
+
+
+def set_num_threads(n: int) -> None:
+    """Set the number of threads that a large call uses, for all threads of this process.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it isn't an integer, or less than 1.
+
+    Examples
+    --------
+    >>> import fastsig
+    >>> fastsig.set_num_threads(2)
+    """
+    if isinstance(n, bool) or not hasattr(n, "__index__"):
+        raise TypeError(f"the number of threads must be an integer, not {n!r}")
+    if n.__index__() < 1:
+        raise ValueError(f"the number of threads must be at least 1, not {n!r}")
+    WORDS[LIMIT] = n.__index__()
+
+
+@contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Use `n` threads inside a ``with`` block, and as many as before after it.
+
+    Parameters
+    ----------
+    n : int
+        At least 1. It counts for all threads of this process, not for the block's own alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastsig
+    >>> with fastsig.num_threads(1):
+    ...     y = fastsig.sigmoid(np.zeros(3))
+    """
+    before = WORDS[LIMIT]
+    set_num_threads(n)
+    try:
+        yield
+    finally:
+        WORDS[LIMIT] = before

@@ -1,0 +1,179 @@
+"""Machine code to `numpy.ufunc`: dtypes, docstrings, NumPy's C API. No mathematics.
+
+A ufunc is made with all its loops at once, and each loop begins as a stub: at its first call it has the real one loaded or
+compiled, puts its address in its own place in the ufunc's table, which NumPy reads at every call, and passes the call on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy._core import _multiarray_umath
+
+from fastsig import compiler, parallel
+from fastsig.kernels import ALIASES, KERNELS, Kernel
+
+STORAGES = ("float16", "float32", "float64")  # in the order in which NumPy tries them
+KEPT: list[Any] = []  # what NumPy points to, for the life of the process
+LOCK = threading.RLock()
+
+Address = ctypes.c_void_p
+Loop = ctypes.CFUNCTYPE(None, Address, Address, Address, Address)
+FROM_FUNCTIONS = 1  # the index of PyUFunc_FromFuncAndData in NumPy's table, part of its stable C interface
+NO_IDENTITY = -1
+
+def renew_lock() -> None:
+    """A fork may have happened while another thread held it."""
+    global LOCK
+    LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=renew_lock)
+
+
+def make(name: str) -> np.ufunc:
+    """The ufunc of the public function `name`."""
+    kernel = KERNELS[ALIASES.get(name, name)]
+    operands = len(kernel.inputs) + len(kernel.outputs)
+    numbers = [np.dtype(storage).num for storage in STORAGES for _ in range(operands)]
+    types = (ctypes.c_char * len(numbers))(*map(bytes, zip(numbers)))
+    table = (Address * len(STORAGES))()
+    data = (Address * len(STORAGES))(*[ctypes.addressof(parallel.WORDS)] * len(STORAGES))
+    for place, storage in enumerate(STORAGES):
+        table[place] = stub(kernel.name, storage, table, place)
+    label = ctypes.create_string_buffer(name.encode())
+    text = ctypes.create_string_buffer(docstring(name, kernel).encode())
+    KEPT.append((table, data, types, label, text))
+    ufunc = from_functions()(
+        *map(ctypes.addressof, (table, data, types)),
+        len(STORAGES),
+        len(kernel.inputs),
+        len(kernel.outputs),
+        NO_IDENTITY,
+        ctypes.addressof(label),
+        ctypes.addressof(text),
+        0,
+    )
+    ufunc.__module__ = "fastsig"  # where pickle finds it again
+    ufunc.__qualname__ = name
+    return ufunc  # type: ignore[no-any-return]
+
+
+def from_functions() -> Callable[..., Any]:
+    """NumPy's PyUFunc_FromFuncAndData."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = Address, [ctypes.py_object, ctypes.c_char_p]
+    table = ctypes.cast(pointer(_multiarray_umath._UFUNC_API, None), ctypes.POINTER(Address))
+    make = ctypes.PYFUNCTYPE(
+        ctypes.py_object, Address, Address, Address, *[ctypes.c_int] * 4, Address, Address, ctypes.c_int
+    )
+    return make(table[FROM_FUNCTIONS])
+
+
+def stub(name: str, storage: str, table: ctypes.Array[Any], place: int) -> int | None:
+    """The address of a loop that replaces itself in `table[place]` by the real one at its first call."""
+
+    def first_call(args: int, dims: int, steps: int, data: int) -> None:
+        with LOCK:
+            if table[place] == mine:
+                parallel.connect()
+                table[place] = compiler.inner_loop(name, storage)
+        Loop(table[place])(args, dims, steps, data)
+
+    callback = Loop(guarded(first_call))
+    mine = ctypes.cast(callback, Address).value
+    KEPT.append(callback)
+    return mine
+
+
+def guarded(call: Callable[..., None]) -> Callable[..., None]:
+    """ctypes swallows what is raised in a callback; the ufunc must not then return what happened to be in memory.
+
+    NumPy looks for a pending exception when the loop is done (the loop runs with the interpreter's lock released, and
+    ctypes takes it for the callback), so the error is put back as if the loop had raised it itself.
+    """
+
+    def safely(args: int, dims: int, steps: int, data: int) -> None:
+        try:
+            call(args, dims, steps, data)
+        except BaseException as error:
+            FAILED.append(error)
+            raise
+
+    return safely
+
+
+FAILED: list[BaseException] = []
+
+
+# --- docstrings --------------------------------------------------------------------------------------------------------
+
+PARAMETERS = {
+    "x": "x : array_like\n    The logit.",
+    "y": "y : array_like\n    The sigmoid's value, in [0, 1].",
+    "g": "g : array_like\n    The gradient with respect to the result (\"upstream\").",
+}
+RETURNS = {
+    "y": "y : ndarray or scalar\n    The value.",
+    "dy": "dy : ndarray or scalar\n    The derivative.",
+    "dx": "dx : ndarray or scalar\n    The gradient with respect to the input.",
+}
+TEMPLATE = """{summary}
+
+Parameters
+----------
+{parameters}
+out : ndarray, None, or tuple of ndarray and None, optional
+    Where the result goes; large calls are much faster with it, since fresh memory costs more than the mathematics.
+where : array_like of bool, optional
+    Only where it holds is the result computed; elsewhere `out` keeps what it had.
+**kwargs
+    `casting`, `order`, `dtype`, `subok`: as for every `numpy.ufunc`.
+
+Returns
+-------
+{returns}
+
+Raises
+------
+TypeError
+    For complex, longdouble, string or object input, as NumPy's own functions do.
+
+Notes
+-----
+{notes}
+
+Inputs broadcast against each other. Result dtypes follow NumPy's rules for the loops float16, float32 and float64: for one input those of
+`numpy.exp` (bool and int8 give float16, int16 gives float32, wider integers give float64).
+
+The error is at most {bounds}. NaN gives NaN; no input raises a floating-point warning. An element's result doesn't depend on
+the array's length, strides or alignment, on the number of threads, or on `out` and `where`.
+
+Examples
+--------
+{examples}
+"""
+
+
+def docstring(name: str, kernel: Kernel) -> str:
+    """The numpydoc text of a public function: its kernel's, and what all of them share."""
+    text = inspect.cleandoc(kernel.function.__doc__ or "")
+    prose, _, examples = text.partition("\n>>> ")
+    summary, _, notes = prose.partition("\n\n")
+    if name != kernel.name:
+        summary += f"\n\nAnother name of `{kernel.name}`."
+    return TEMPLATE.format(
+        summary=summary,
+        parameters="\n".join(PARAMETERS[i] for i in kernel.inputs),
+        returns="\n".join(RETURNS[o] for o in kernel.outputs),
+        notes=notes.strip(),
+        bounds=", ".join(f"{bound:g} ULP in {dtype}" for dtype, bound in kernel.ulp.items()),
+        examples=">>> import fastsig\n>>> " + examples.strip().replace("sigmoid(", "sigmoid("),
+    ).strip()
