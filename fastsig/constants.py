@@ -29,6 +29,9 @@ class Format:
     magic_of_one: float  # magic for a unit of 1
     half_unit: float
     two_by_unit: float
+    faint: float  # gradients below it are lifted out of the reach of underflow, then dropped again
+    lift: float
+    drop: float
     tails: bool = True  # whether the argument may lie outside ±ordinary
 
     def within_ordinary(self) -> Format:
@@ -54,6 +57,9 @@ FLOAT32 = Format(
     magic_of_one=1.5 * 2**23 + 127,
     half_unit=2.0**24,
     two_by_unit=2.0**-24,
+    faint=2.0**-60,
+    lift=2.0**60,
+    drop=2.0**-60,
 )
 
 FLOAT64 = Format(
@@ -91,4 +97,7 @@ FLOAT64 = Format(
     magic_of_one=1.5 * 2**52 + 1023,
     half_unit=2.0**53,
     two_by_unit=2.0**-53,
+    faint=2.0**-500,
+    lift=2.0**500,
+    drop=2.0**-500,
 )

@@ -88,7 +88,8 @@ def reciprocal(a: Any, v: Any, s: Any, f: Any) -> Any:
     m = v - f.magic
     r = fma(m, f.ln2, a)  # exactly
     rest = m * f.ln2_rest
-    tail = fma(r, fma(r, horner(r, f.exp), rest), rest)  # e^r - 1 - r, to 2^-28 (2^-57)
+    whole = r + rest
+    tail = fma(whole, whole * horner(whole, f.exp), rest)  # e^(r + rest) - 1 - r, to 2^-28 (2^-57)
     d = s + fma(r + tail, f.unit, f.unit)
     inverse = divide(f.one, d)
     lost = fma(tail, f.unit, fma(r, f.unit, (f.unit - d) + s))
@@ -186,7 +187,8 @@ def sigmoid_value_and_grad(x: Any, f: Any) -> Any:
 def sigmoid_vjp(x: Any, g: Any, f: Any) -> Any:
     """The vector-Jacobian product g·sigmoid'(x): back-propagation from the input.
 
-    Right even where sigmoid'(x) is subnormal, or less than that, and g is large.
+    Right even where sigmoid'(x) is subnormal, or less than that, and g is large, or where g is subnormal. Where the
+    derivative is too small for any finite g to make a number of it, an infinite g gives NaN, as infinity times zero does.
 
     >>> fastsig.sigmoid_vjp([0.0, 40.0], [2.0, 1.0])
     array([5.00000000e-01, 4.24835426e-18])
@@ -201,7 +203,12 @@ def sigmoid_vjp(x: Any, g: Any, f: Any) -> Any:
     half = inverse * f.half_unit
     product = half * high
     rest = fma(half, high, -product) + half * low
-    return fma(g, product, g * rest) * power_of_two((v - near) + f.magic_of_one) * (s * f.two_by_unit)
+    faint = magnitude(g) < f.faint
+    g = select(faint, g * f.lift, g)
+    correction = g * rest
+    correction = select(magnitude(correction) < f.infinity, correction, f.zero)  # for infinite g there is none
+    far = power_of_two((v - near) + f.magic_of_one)
+    return fma(g, product, correction) * far * (s * f.two_by_unit * select(faint, f.drop, f.one))
 
 
 @part

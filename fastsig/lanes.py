@@ -142,8 +142,11 @@ def lower_format_attribute(context: Any, builder: ir.IRBuilder, type: FormatType
     return value if isinstance(number, bool) else FLOAT[type.format.name](number)
 
 
+NUMBERS = {"zero": 0.0, "one": 1.0, "infinity": float("inf")}
+
+
 def constant(format: Format, name: str) -> Any:
-    return {"zero": 0.0, "one": 1.0}[name] if name in ("zero", "one") else getattr(format, name)
+    return NUMBERS[name] if name in NUMBERS else getattr(format, name)
 
 
 def element(type: types.Type) -> ir.Type:
