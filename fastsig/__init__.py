@@ -25,7 +25,9 @@ THREADS = ("get_num_threads", "set_num_threads", "num_threads")
 __all__ = [*UFUNCS, *THREADS]
 
 if TYPE_CHECKING:
-    from fastsig.parallel import get_num_threads, num_threads, set_num_threads
+    from fastsig.parallel import get_num_threads as get_num_threads
+    from fastsig.parallel import num_threads as num_threads
+    from fastsig.parallel import set_num_threads as set_num_threads
     from fastsig.typing import OneToOne, OneToTwo, TwoToOne
 
     sigmoid: OneToOne

@@ -68,7 +68,7 @@ def info() -> dict[str, str]:
         "platform": platform.platform(),
         "processor": target.cpu,
         "instructions": target.instructions,
-        "threads": str(fastsig.get_num_threads()),
+        "threads": str(parallel.get_num_threads()),
         "OpenMP runtime": runtime[0] if runtime else "none: everything runs serially",
         "cache": f"{folder} ({len(kept)} loops)" if folder else "none: each process compiles anew",
         "cache writable": "yes" if compiler.writable() else "no",

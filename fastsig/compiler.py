@@ -107,9 +107,7 @@ def compile_loop(name: str, storage: str) -> tuple[str, bytes]:
     from fastsig.kernels import KERNELS
 
     chosen = target()
-    loop = cfunc(loops.SIGNATURE, error_model="numpy")(
-        loops.inner_loop(KERNELS[name], storage, chosen.register, chosen.half)
-    )
+    loop = cfunc(loops.SIGNATURE, error_model="numpy")(loops.inner_loop(KERNELS[name], storage, chosen.register, chosen.half))
     symbol = loop._wrapper_name
     return symbol, machine().emit_object(closed(str(loop._library._final_module), symbol))
 

@@ -17,7 +17,13 @@ def progress(description: str, total: int) -> Iterator[Callable[[int, str], None
         print(f"{description} (pip install 'fastsig[cli]' shows a progress bar)", file=sys.stderr)
         yield lambda steps, what: None
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[what]}")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[what]}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total, what="")
         yield lambda steps, what: bar.update(task, advance=steps, what=what)
@@ -32,7 +38,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
         print(f"\n{title}")
         for row in (columns, *rows):
-            print("  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))))
+            print(
+                "  ".join(
+                    cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
+                )
+            )
         return
     shown = Table(title=title, title_justify="left")
     for k, column in enumerate(columns):

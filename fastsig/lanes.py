@@ -51,7 +51,7 @@ class LanesModel(PrimitiveModel):
 
 
 class FormatType(types.Type):
-    """The type of a `Format` in a kernel. Its numbers are constants; `tails` is its value, so that a kernel is compiled once."""
+    """The type of a `Format` in a kernel. Its numbers are constants, `tails` is its value: a kernel is compiled once."""
 
     def __init__(self, format: Format) -> None:
         self.format = format
@@ -188,7 +188,9 @@ def mask(args: tuple[types.Type, ...]) -> types.Type | None:
     return Lanes(types.boolean, widest.count) if isinstance(widest, Lanes) else widest and types.boolean
 
 
-def define(key: Any, type_of: Callable[..., types.Type | None], patterns: tuple[Any, ...] = ((types.VarArg(types.Any),),)) -> Any:
+def define(
+    key: Any, type_of: Callable[..., types.Type | None], patterns: tuple[Any, ...] = ((types.VarArg(types.Any),),)
+) -> Any:
     """Decorate the code of `key`, an instruction or an operator; it gets a builder, the operands' common type, the operands."""
 
     def decorate(emit: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
@@ -380,7 +382,8 @@ def stream(typing: Any, shape: Any, p: Any, index: Any, y: Any) -> Any:
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         addresses = cgutils.unpack_tuple(builder, args[1])[s.inputs :]
         for address, value in zip(addresses, outputs(builder, y, args[3]), strict=True):
-            lines = builder.store(narrowed(builder, value, s), place(builder, address, args[2], s), align=CACHE_LINE)
+            aligned = min(CACHE_LINE, s.count * SIZE[s.storage])
+            lines = builder.store(narrowed(builder, value, s), place(builder, address, args[2], s), align=aligned)
             lines.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
         return context.get_dummy_value()
 
@@ -551,7 +554,9 @@ def widened_by_integers(builder: ir.IRBuilder, half: ir.Value, count: int) -> ir
     scale = ir.Constant(single, [FLOAT["float32"](2.0**-24)] * count)
     subnormal = builder.bitcast(builder.fmul(builder.uitofp(magnitude, single), scale), lanes)
     special = builder.add(normal, number(HALF_BIAS))
-    special = builder.select(builder.icmp_unsigned(">", magnitude, number(HALF_INFINITY)), builder.or_(special, number(1 << 22)), special)
+    special = builder.select(
+        builder.icmp_unsigned(">", magnitude, number(HALF_INFINITY)), builder.or_(special, number(1 << 22)), special
+    )
     result = builder.select(builder.icmp_unsigned("<", magnitude, number(0x0400)), subnormal, normal)
     result = builder.select(builder.icmp_unsigned(">=", magnitude, number(HALF_INFINITY)), special, result)
     sign = builder.shl(builder.and_(bits, number(0x8000)), number(16))
@@ -598,7 +603,9 @@ def ordinary(typing: Any, x: Any, shape: Any) -> Any:
         while count * SIZE[name_of(numbers)] > CACHE_LINE:
             count //= 2
             halves = [
-                builder.shuffle_vector(bits, bits, ir.Constant(ir.VectorType(I32, count), [I32(start + k) for k in range(count)]))
+                builder.shuffle_vector(
+                    bits, bits, ir.Constant(ir.VectorType(I32, count), [I32(start + k) for k in range(count)])
+                )
                 for start in (0, count)
             ]
             bits = call(builder, f"llvm.umax.{suffix(halves[0].type)}", halves[0].type, *halves)
@@ -724,7 +731,9 @@ def team(typing: Any, share: Any, start: Any, threads: Any, args: Any, steps: An
         record = cgutils.alloca_once(builder, ir.ArrayType(I64, len(arguments)))
         for k, value in enumerate(values[3:]):
             builder.store(value, builder.gep(record, [I32(0), I32(k)]))
-        entry = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), [record.type]), builder.module.get_unique_name("share"))
+        entry = ir.Function(
+            builder.module, ir.FunctionType(ir.VoidType(), [record.type]), builder.module.get_unique_name("share")
+        )
         entry.linkage = "internal"
         inside = ir.IRBuilder(entry.append_basic_block())
         fields = [inside.load(inside.gep(entry.args[0], [I32(0), I32(k)])) for k in range(len(arguments))]

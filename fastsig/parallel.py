@@ -62,7 +62,7 @@ def connect() -> None:
     found = runtime()
     if found is None:
         return
-    name, library = found
+    _, library = found
     WORDS[GETPID] = address(ctypes.CDLL(None).getpid)
     WORDS[PID] = os.getpid()
     for word, entry in sorted(ENTRIES.items(), reverse=True):  # START last: it switches the rest on

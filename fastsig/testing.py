@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-WIDE = {"float16": np.float64, "float32": np.float64, "float64": np.longdouble}
+WIDE: dict[str, type[np.floating[Any]]] = {"float16": np.float64, "float32": np.float64, "float64": np.longdouble}
 MARGIN = 10  # bits that the reference must have beyond the format: 2^-10 ULP is then all it adds
 
 
@@ -54,17 +54,29 @@ def ulp(got: npt.ArrayLike, exact: npt.ArrayLike) -> Array:
     array([0.5, 0. , inf])
     """
     result, true = np.asarray(got), np.asarray(exact)
-    info = np.finfo(result.dtype)
     with np.errstate(all="ignore"):
-        _, exponent = np.frexp(true)
-        unit = np.ldexp(true.dtype.type(1), np.maximum(exponent - 1, info.minexp) - info.nmant)
-        error = np.asarray(np.abs(result.astype(true.dtype) - true) / unit, dtype=np.float64)
+        error = np.asarray(np.abs(result - true) / last_place(true, result.dtype), dtype=np.float64)
+        if np.isfinite(error).all() and (result != 0).all():
+            return error
         rounded = true.astype(result.dtype)
     special = ~(np.isfinite(true) & np.isfinite(result))
     same = (result == rounded) | (np.isnan(result) & np.isnan(true))
     error = np.where(special, np.where(same, 0.0, np.inf), error)
     wrong_zero = (result == 0) & (np.signbit(result) != np.signbit(true)) & ~np.isnan(true)
     return np.where(wrong_zero, np.inf, error)
+
+
+def last_place(true: Array, dtype: np.dtype[Any]) -> Array:
+    """The distance of the numbers of `dtype` round `true`."""
+    info = np.finfo(dtype)
+    if true.dtype == np.float64:  # by the bits: several times as fast
+        digits, bias = np.finfo(np.float64).nmant, 1 - np.finfo(np.float64).minexp
+        exponent = (true.view(np.int64) >> digits) & (2 * bias + 1)
+        np.maximum(exponent, bias + info.minexp, out=exponent)
+        exponent -= info.nmant
+        return (exponent << digits).view(np.float64)
+    _, exponent = np.frexp(true)
+    return np.asarray(np.ldexp(true.dtype.type(1), np.maximum(exponent - 1, info.minexp) - info.nmant))
 
 
 # --- the exact functions -----------------------------------------------------------------------------------------------
@@ -154,7 +166,9 @@ def upstream(x: Array, seed: int = 1) -> Array:
     """Gradients to go with `x`: ordinary, very large and very small, both signs; zero; infinite where x is small."""
     generator = np.random.default_rng(seed)
     info = np.finfo(x.dtype)
-    exponent = np.where(generator.random(x.shape) < 0.5, generator.uniform(-3, 3, x.shape), generator.uniform(info.minexp, info.maxexp, x.shape))
+    exponent = np.where(
+        generator.random(x.shape) < 0.5, generator.uniform(-3, 3, x.shape), generator.uniform(info.minexp, info.maxexp, x.shape)
+    )
     with np.errstate(all="ignore"):
         g = (np.exp2(exponent.astype(np.longdouble)) * generator.choice([-1, 1], x.shape)).astype(x.dtype)
     g[::4099], g[1::4099] = 0, info.max

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy._core import _multiarray_umath
+from numpy._core import _multiarray_umath  # type: ignore[attr-defined]  # NumPy's stubs leave it out
 
 from fastsig import compiler, parallel
 from fastsig.kernels import ALIASES, KERNELS, Kernel
@@ -27,6 +27,7 @@ Address = ctypes.c_void_p
 Loop = ctypes.CFUNCTYPE(None, Address, Address, Address, Address)
 FROM_FUNCTIONS = 1  # the index of PyUFunc_FromFuncAndData in NumPy's table, part of its stable C interface
 NO_IDENTITY = -1
+
 
 def renew_lock() -> None:
     """A fork may have happened while another thread held it."""
@@ -47,12 +48,12 @@ def make(name: str) -> np.ufunc:
     table = (Address * len(STORAGES))()
     data = (Address * len(STORAGES))(*[ctypes.addressof(parallel.WORDS)] * len(STORAGES))
     for place, storage in enumerate(STORAGES):
-        table[place] = stub(kernel.name, storage, table, place)
+        table[place] = stub(kernel, storage, table, place)
     label = ctypes.create_string_buffer(name.encode())
     text = ctypes.create_string_buffer(docstring(name, kernel).encode())
     KEPT.append((table, data, types, label, text))
     ufunc = from_functions()(
-        *map(ctypes.addressof, (table, data, types)),
+        *(ctypes.addressof(array) for array in (table, data, types)),
         len(STORAGES),
         len(kernel.inputs),
         len(kernel.outputs),
@@ -63,7 +64,8 @@ def make(name: str) -> np.ufunc:
     )
     ufunc.__module__ = "fastsig"  # where pickle finds it again
     ufunc.__qualname__ = name
-    return ufunc  # type: ignore[no-any-return]
+    made: np.ufunc = ufunc
+    return made
 
 
 def from_functions() -> Callable[..., Any]:
@@ -71,46 +73,42 @@ def from_functions() -> Callable[..., Any]:
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = Address, [ctypes.py_object, ctypes.c_char_p]
     table = ctypes.cast(pointer(_multiarray_umath._UFUNC_API, None), ctypes.POINTER(Address))
-    make = ctypes.PYFUNCTYPE(
-        ctypes.py_object, Address, Address, Address, *[ctypes.c_int] * 4, Address, Address, ctypes.c_int
-    )
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, Address, Address, Address, *[ctypes.c_int] * 4, Address, Address, ctypes.c_int)
     return make(table[FROM_FUNCTIONS])
 
 
-def stub(name: str, storage: str, table: ctypes.Array[Any], place: int) -> int | None:
+def stub(kernel: Kernel, storage: str, table: ctypes.Array[Any], place: int) -> int | None:
     """The address of a loop that replaces itself in `table[place]` by the real one at its first call."""
 
     def first_call(args: int, dims: int, steps: int, data: int) -> None:
-        with LOCK:
-            if table[place] == mine:
-                parallel.connect()
-                table[place] = compiler.inner_loop(name, storage)
+        try:
+            with LOCK:
+                if table[place] == mine:
+                    parallel.connect()
+                    table[place] = compiler.inner_loop(kernel.name, storage)
+        except BaseException:
+            invalidate(kernel, storage, args, dims, steps)
+            raise  # ctypes prints it and goes on: an inner loop has no way to raise
         Loop(table[place])(args, dims, steps, data)
 
-    callback = Loop(guarded(first_call))
+    callback = Loop(first_call)
     mine = ctypes.cast(callback, Address).value
     KEPT.append(callback)
     return mine
 
 
-def guarded(call: Callable[..., None]) -> Callable[..., None]:
-    """ctypes swallows what is raised in a callback; the ufunc must not then return what happened to be in memory.
-
-    NumPy looks for a pending exception when the loop is done (the loop runs with the interpreter's lock released, and
-    ctypes takes it for the callback), so the error is put back as if the loop had raised it itself.
-    """
-
-    def safely(args: int, dims: int, steps: int, data: int) -> None:
-        try:
-            call(args, dims, steps, data)
-        except BaseException as error:
-            FAILED.append(error)
-            raise
-
-    return safely
+def invalidate(kernel: Kernel, storage: str, args: int, dims: int, steps: int) -> None:
+    """Answer NaN and raise NumPy's invalid-value warning, so that a loop that can't be had doesn't go unnoticed."""
+    nan = np.array(np.nan, storage).tobytes()
+    operands = len(kernel.inputs) + len(kernel.outputs)
+    bases, strides = ((ctypes.c_ssize_t * operands).from_address(words) for words in (args, steps))
+    for k in range(len(kernel.inputs), operands):
+        for i in range(ctypes.c_ssize_t.from_address(dims).value):
+            ctypes.memmove(bases[k] + i * strides[k], nan, len(nan))
+    ctypes.CDLL(None).feraiseexcept(FE_INVALID)
 
 
-FAILED: list[BaseException] = []
+FE_INVALID = 1  # on x86 and Arm alike
 
 
 # --- docstrings --------------------------------------------------------------------------------------------------------
@@ -118,7 +116,7 @@ FAILED: list[BaseException] = []
 PARAMETERS = {
     "x": "x : array_like\n    The logit.",
     "y": "y : array_like\n    The sigmoid's value, in [0, 1].",
-    "g": "g : array_like\n    The gradient with respect to the result (\"upstream\").",
+    "g": 'g : array_like\n    The gradient with respect to the result ("upstream").',
 }
 RETURNS = {
     "y": "y : ndarray or scalar\n    The value.",
@@ -150,8 +148,8 @@ Notes
 -----
 {notes}
 
-Inputs broadcast against each other. Result dtypes follow NumPy's rules for the loops float16, float32 and float64: for one input those of
-`numpy.exp` (bool and int8 give float16, int16 gives float32, wider integers give float64).
+Inputs broadcast against each other. Result dtypes follow NumPy's rules for the loops float16, float32 and float64: for one
+input those of `numpy.exp` (bool and int8 give float16, int16 gives float32, wider integers give float64).
 
 The error is at most {bounds}. NaN gives NaN; no input raises a floating-point warning. An element's result doesn't depend on
 the array's length, strides or alignment, on the number of threads, or on `out` and `where`.
@@ -175,5 +173,5 @@ def docstring(name: str, kernel: Kernel) -> str:
         returns="\n".join(RETURNS[o] for o in kernel.outputs),
         notes=notes.strip(),
         bounds=", ".join(f"{bound:g} ULP in {dtype}" for dtype, bound in kernel.ulp.items()),
-        examples=">>> import fastsig\n>>> " + examples.strip().replace("sigmoid(", "sigmoid("),
+        examples=">>> import fastsig\n>>> " + examples.strip(),
     ).strip()

@@ -1,0 +1,158 @@
+"""What all tests share: a cache of their own, inputs that hold everything, comparison by bits, and other processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+import fastsig
+from fastsig import parallel
+
+ROOT = Path(fastsig.__file__).parents[1]
+DTYPES = ("float16", "float32", "float64")
+UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+REACH = {"float16": 20.0, "float32": 110.0, "float64": 760.0}  # the sigmoid is 0 or 1 outside, and subnormal just inside
+STALE = b"\xa5"  # the byte that outputs are filled with beforehand
+
+hypothesis.settings.register_profile("fastsig", deadline=None, database=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("fastsig")
+
+
+def pytest_configure(config):
+    """Code is compiled for this run of the tests, unless FASTSIG_CACHE_DIR names a directory that outlives it."""
+    if not os.environ.get("FASTSIG_CACHE_DIR"):
+        os.environ["FASTSIG_CACHE_DIR"] = config.made_cache = tempfile.mkdtemp(prefix="fastsig-tests-")  # mode 0o700
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "made_cache"):
+        shutil.rmtree(config.made_cache, ignore_errors=True)
+
+
+@pytest.fixture(params=fastsig.UFUNCS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def ufunc(name):
+    return getattr(fastsig, name)
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def words():
+    """The words that the loops obey, put back afterwards."""
+    parallel.connect()
+    before = list(parallel.WORDS)
+    yield parallel.WORDS
+    parallel.WORDS[:] = before
+
+
+@pytest.fixture
+def python():
+    """Run Python code in another process, with the given environment variables added; what it prints is returned.
+
+    Warnings are errors there too, unless asked otherwise.
+    """
+
+    def run(code, *arguments, warnings="error", timeout=300, path=ROOT, **environment):
+        # coverage, profilers and the like may not change what is loaded: only what is named here is passed on
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "FASTSIG_CACHE_DIR", "LD_LIBRARY_PATH") if key in os.environ}
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-W", warnings, "-c", code, *map(str, arguments)],
+            env={**kept, "PYTHONPATH": str(path), **{key: str(value) for key, value in environment.items()}},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Exception ignored" not in done.stderr, done.stderr
+        return done.stdout.strip()
+
+    return run
+
+
+def as_tuple(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+def bits(array):
+    """The elements as unsigned integers: NaN equals NaN, and 0.0 isn't -0.0."""
+    array = np.asarray(array)
+    native = array.astype(array.dtype.newbyteorder("="), order="C", copy=True)
+    return native.view(UNSIGNED[native.itemsize])
+
+
+def assert_same(got, want, what=""):
+    """Every output has the same shape, dtype and bits."""
+    for k, (one, other) in enumerate(zip(as_tuple(got), as_tuple(want), strict=True)):
+        assert np.shape(one) == np.shape(other), f"{what} output {k}"
+        assert np.asarray(one).dtype == np.asarray(other).dtype, f"{what} output {k}"
+        differing = np.argwhere(np.atleast_1d(bits(one) != bits(other)))
+        assert not len(differing), (
+            f"{what} output {k}: {len(differing)} of {np.size(one)} differ, the first at {differing[0]}: "
+            f"{np.atleast_1d(one)[tuple(differing[0])]!r} is not {np.atleast_1d(other)[tuple(differing[0])]!r}"
+        )
+
+
+def specials(dtype):
+    """Zeros, infinities, NaN, and each power of two, subnormal or not, with its neighbours; of both signs."""
+    info = np.finfo(dtype)
+    powers = np.ldexp(np.ones(1, dtype), np.arange(info.minexp - info.nmant, info.maxexp)).astype(dtype)
+    around = (powers, powers * dtype.type(1.5), *(np.nextafter(powers, dtype.type(to)) for to in (0, info.max)))
+    half = np.concatenate([np.array([0, info.max, np.inf, np.nan], dtype), *around])
+    return np.concatenate([half, -half])
+
+
+def inputs(name, dtype, shape=(1000,), seed=0):
+    """Arguments in which everything occurs: usual and huge numbers, tails, specials, any bit pattern. NaN is always np.nan."""
+    dtype, count = np.dtype(dtype), int(np.prod(shape))
+    arrays = []
+    for k in range(getattr(fastsig, name).nin):
+        random = np.random.default_rng([seed, k, count])
+        reach = REACH[dtype.name]
+        pattern = random.integers(0, 2 ** (8 * dtype.itemsize), count, UNSIGNED[dtype.itemsize]).view(dtype)
+        pattern[np.isnan(pattern)] = np.nan
+        kinds = np.stack(
+            [
+                random.normal(size=count).astype(dtype),
+                random.uniform(0, 1, count).astype(dtype),
+                random.uniform(-reach, reach, count).astype(dtype),
+                pattern,
+                random.choice(specials(dtype), count),
+            ]
+        )
+        arrays.append(kinds[random.integers(0, len(kinds), count), np.arange(count)].reshape(shape))
+    return arrays
+
+
+def stale(count, dtype):
+    """An array in which each element is recognisably not a result."""
+    return np.frombuffer(bytearray(STALE * count * np.dtype(dtype).itemsize), dtype)
+
+
+def at_byte(array, offset):
+    """A copy of the array that begins `offset` bytes after a cache line."""
+    space = np.zeros(array.nbytes + 128, np.uint8)
+    start = -space.ctypes.data % 64 + offset
+    view = space[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+def every_float16():
+    return np.arange(2**16, dtype=np.uint16).view(np.float16)
