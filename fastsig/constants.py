@@ -19,6 +19,8 @@ class Format:
     ln2: float  # with trailing zeros, so that its multiples add to an argument without rounding
     ln2_rest: float
     exp: tuple[float, ...]  # (e^r - 1 - r) / r²
+    guess: float  # its bits less those of d are those of 1 / d, to 5 %
+    wide: bool  # whether a reciprocal needs one step more
     unit: float  # the scale of the sigmoid's numerator and denominator: keeps 2^m normal where the result isn't
     highest: float  # from here on, e^-x is 0
     ordinary: float  # between ±ordinary, no clamp is needed and no result is subnormal
@@ -47,6 +49,8 @@ FLOAT32 = Format(
     ln2_rest=float.fromhex("-0x1.05c610p-29"),
     # |r| <= 0.3466, relative error of e^r 2^-28.24 about a lean of 2^-27 at the left end (minimax.py says why)
     exp=tuple(map(float.fromhex, ("0x1.fffffep-2", "0x1.555486p-3", "0x1.555856p-5", "0x1.123baep-7", "0x1.6a8f18p-10"))),
+    guess=float.fromhex("0x1.e6238e0000000p+126"),
+    wide=False,
     unit=2.0**25,
     highest=104.5,
     ordinary=87.0,
@@ -87,6 +91,8 @@ FLOAT64 = Format(
             ),
         )
     ),
+    guess=float.fromhex("0x1.e6238e0000000p+1022"),
+    wide=True,
     unit=2.0**54,
     highest=746.0,
     ordinary=708.0,

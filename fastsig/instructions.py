@@ -23,20 +23,8 @@ def fma(a: Any, b: Any, c: Any) -> Any:
 
 
 @instruction
-def divide(a: Any, b: Any) -> Any:
-    """a / b, without the test for zero that Python's own division brings."""
-    raise NotImplementedError("an instruction exists in compiled kernels only")
-
-
-@instruction
 def select(condition: Any, yes: Any, no: Any) -> Any:
     """`yes` where the condition holds, else `no`; both are computed."""
-    raise NotImplementedError("an instruction exists in compiled kernels only")
-
-
-@instruction
-def negative(x: Any) -> Any:
-    """Whether the sign bit is set."""
     raise NotImplementedError("an instruction exists in compiled kernels only")
 
 
@@ -59,6 +47,6 @@ def subtract_bits(a: Any, b: Any) -> Any:
 
 
 @instruction
-def horner(x: Any, coefficients: Any) -> Any:
-    """The polynomial, lowest order first, by one fma a coefficient."""
+def polynomial(x: Any, square: Any, coefficients: Any) -> Any:
+    """The polynomial of x, coefficients from the lowest order up; `square` is x·x."""
     raise NotImplementedError("an instruction exists in compiled kernels only")

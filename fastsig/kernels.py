@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastsig.instructions import divide, fma, horner, magnitude, negative, power_of_two, select, subtract_bits
+from fastsig.instructions import fma, magnitude, polynomial, power_of_two, select, subtract_bits
 
 PARTS: list[Callable[..., Any]] = []  # what kernels call: compiled into them
 
@@ -79,19 +79,38 @@ def reduced(a: Any, f: Any) -> Any:
 
 
 @part
+def inverted(d: Any, f: Any) -> Any:
+    """1 / d to 2^-17 (float64: 2^-34), which is all that its use here needs.
+
+    A guess by the bits is 5 % off at most; the square of that goes with one step, its fourth power with the next. A division
+    would be exact, and dearer: on Sapphire Rapids the float32 sigmoid took 0.34 ns an element with it for 0.33, the float64
+    one 0.93 for 0.84.
+    """
+    y = subtract_bits(f.guess, d)
+    error = fma(-y, d, f.one)
+    y = fma(y, error, y)
+    y = fma(y, error * error, y)
+    return fma(y, fma(-y, d, f.one), y) if f.wide else y
+
+
+@part
 def reciprocal(a: Any, v: Any, s: Any, f: Any) -> Any:
     """1 / (2^m + e^r) and its relative error, in f.unit, for v = m + f.magic and s = f.unit·2^m.
 
-    The error is computed, from the division's exact remainder and from what the sum lost, so that neither counts. The order
+    Shorter chains matter as much as fewer operations: d is summed so that its last step waits for `tail` alone (float32 0.36
+    to 0.35 ns an element, float64 0.94 to 0.88, together with `polynomial`'s pairs 0.39 to 0.35 and 0.98 to 0.88).
+
+    The error is computed, from the remainder of the inversion and from what the sum lost, so that neither counts. The order
     of that sum matters: f.unit - d and + s are exact, the small terms come last.
     """
     m = v - f.magic
     r = fma(m, f.ln2, a)  # exactly
     rest = m * f.ln2_rest
-    whole = r + rest
-    tail = fma(whole, whole * horner(whole, f.exp), rest)  # e^(r + rest) - 1 - r, to 2^-28 (2^-57)
-    d = s + fma(r + tail, f.unit, f.unit)
-    inverse = divide(f.one, d)
+    whole = fma(m, f.ln2_rest, r)
+    square = whole * whole
+    tail = fma(square, polynomial(whole, square, f.exp), rest)  # e^(r + rest) - 1 - r, to 2^-28 (2^-57)
+    d = fma(tail, f.unit, fma(r, f.unit, f.unit) + s)
+    inverse = inverted(d, f)
     lost = fma(tail, f.unit, fma(r, f.unit, (f.unit - d) + s))
     error = fma(-inverse, lost, fma(-inverse, d, f.one))
     return inverse, error
@@ -114,7 +133,7 @@ def scaled(s: Any, y: Any, a: Any, f: Any) -> Any:
 @part
 def value(x: Any, a: Any, s: Any, inverse: Any, error: Any, f: Any) -> Any:
     y = scaled(s, fma(inverse, error, inverse), a, f)
-    return select(negative(x), y, f.one - y)
+    return select(x < f.zero, y, f.one - y)
 
 
 @part

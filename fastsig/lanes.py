@@ -1,8 +1,8 @@
 """Instructions in LLVM: what each word of a kernel, and of the loops round it, becomes. The only LLVM in the package.
 
 A kernel is compiled for `Lanes`, a vector of several registers: one pass of straight code then holds several independent
-chains, which is what keeps the multipliers busy (float32 sigmoid, ns an element: 0.40 with one register, 0.35 with two, 0.36
-with four, 0.39 with eight on Sapphire Rapids; 0.27 and 0.20 with one and eight on Zen 5, where four give 0.235).
+chains, which is what keeps the multipliers busy (sigmoid, ns an element on Sapphire Rapids with 2, 4 and 8 registers: float32
+0.351, 0.348, 0.357; float64 0.875, 0.884, 0.977; on Zen 5 one took 0.27 and eight 0.20 for float32).
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def lower_format_attribute(context: Any, builder: ir.IRBuilder, type: FormatType
     number = constant(type.format, name)
     if isinstance(number, tuple):
         return context.get_dummy_value()
-    return value if isinstance(number, bool) else FLOAT[type.format.name](number)
+    if name == "tails":
+        return value
+    return I1(number) if isinstance(number, bool) else FLOAT[type.format.name](number)
 
 
 NUMBERS = {"zero": 0.0, "one": 1.0, "infinity": float("inf")}
@@ -260,11 +262,6 @@ def fma(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value, c: ir
     return call(builder, f"llvm.fma.{suffix(a.type)}", a.type, a, b, c)
 
 
-@define(instructions.divide, result)
-def divide(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value) -> ir.Value:
-    return builder.fdiv(a, b)
-
-
 def selected(args: tuple[types.Type, ...]) -> types.Type | None:
     """The type of a choice: lanes if any operand has them, the condition's included."""
     condition, *values = args
@@ -275,12 +272,6 @@ def selected(args: tuple[types.Type, ...]) -> types.Type | None:
 @define(instructions.select, selected)
 def select(builder: ir.IRBuilder, type: types.Type, condition: ir.Value, yes: ir.Value, no: ir.Value) -> ir.Value:
     return builder.select(condition, yes, no)
-
-
-@define(instructions.negative, mask)
-def negative(builder: ir.IRBuilder, type: types.Type, x: ir.Value) -> ir.Value:
-    bits = as_bits(builder, type, x)
-    return builder.icmp_signed("<", bits, splat(type, INTEGER[name_of(type)](0)))
 
 
 @define(instructions.magnitude, result)
@@ -299,12 +290,16 @@ def subtract_bits(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Va
     return builder.bitcast(builder.sub(as_bits(builder, type, a), as_bits(builder, type, b)), a.type)
 
 
-@define(instructions.horner, lambda args: result(args[:1]))
-def horner(builder: ir.IRBuilder, type: types.Type, x: ir.Value, polynomial: Polynomial) -> ir.Value:
-    *rest, value = (splat(type, FLOAT[name_of(type)](c)) for c in polynomial.coefficients)
-    for coefficient in reversed(rest):
-        value = fma(builder, type, x, value, coefficient)
-    return value
+@define(instructions.polynomial, lambda args: result(args[:1]))
+def polynomial(builder: ir.IRBuilder, type: types.Type, x: ir.Value, square: ir.Value, terms: Polynomial) -> ir.Value:
+    """By Estrin's scheme, in pairs, then pairs of pairs: half of Horner's latency for at most two multiplications more."""
+    values = [splat(type, FLOAT[name_of(type)](c)) for c in terms.coefficients]
+    power = x
+    while len(values) > 1:
+        pairs = [values[k : k + 2] for k in range(0, len(values), 2)]
+        values = [fma(builder, type, power, *reversed(pair)) if len(pair) == 2 else pair[0] for pair in pairs]
+        power = square if power is x else builder.fmul(power, power)
+    return values[0]
 
 
 # --- memory ------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,73 @@
+"""Rewrite README's generated blocks: `python benchmarks/readme.py`, with `--run` after measuring anew.
+
+The speed table comes from benchmarks/results.json, which `--run` writes; the accuracy table from the kernels' contracts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from fastsig import bench
+from fastsig.kernels import ALIASES, KERNELS
+
+README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).parent / "results.json"
+
+
+def accuracy() -> str:
+    """The contract, a row for each function."""
+    dtypes = list(next(iter(KERNELS.values())).ulp)
+    lines = [f"| | {' | '.join(dtypes)} |", f"|---{'|--:' * len(dtypes)}|"]
+    for name, kernel in KERNELS.items():
+        names = [name, *(alias for alias, meant in ALIASES.items() if meant == name)]
+        bounds = (f"{kernel.ulp[dtype]:g}" for dtype in dtypes)
+        lines.append(f"| {', '.join(f'`{n}`' for n in names)} | {' | '.join(bounds)} |")
+    return "\n".join(lines)
+
+
+def replaced(text: str, marker: str, block: str) -> str:
+    """The text with another block between the two comments of this name."""
+    begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{README} must have {begin} and {end} once")
+    return re.sub(f"{begin}.*{end}", lambda _: f"{begin}\n{block}\n{end}", text, flags=re.DOTALL)
+
+
+def rewritten() -> str:
+    speed = bench.markdown(json.loads(RESULTS.read_text(encoding="utf-8")))
+    text = replaced(README.read_text(encoding="utf-8"), "accuracy", accuracy())
+    return replaced(text, "benchmark", speed)
+
+
+def current() -> bool:
+    """Whether README says what the results and the contracts say."""
+    return RESULTS.exists() and README.read_text(encoding="utf-8") == rewritten()
+
+
+def measured() -> int:
+    """Run the whole benchmark; its exit code."""
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return bench.run(parser.parse_args(["--json", str(RESULTS)]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--run", action="store_true", help="measure first: minutes")
+    if parser.parse_args().run and (code := measured()):
+        return code
+    try:
+        text = rewritten()
+    except FileNotFoundError as error:
+        print(f"{error}: `python benchmarks/readme.py --run` measures it", file=sys.stderr)
+        return 2
+    README.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

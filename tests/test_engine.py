@@ -1,0 +1,530 @@
+"""Machine code: what is in it, where it is kept, and when it isn't used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import platform
+import re
+import shutil
+import stat
+import struct
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from conftest import DTYPES, ROOT, as_tuple, assert_same, every_float16, inputs
+
+import fastsig
+from fastsig import compiler
+from fastsig.kernels import KERNELS
+
+TESTS = Path(__file__).parent
+x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86's instruction sets")
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+loops = pytest.mark.parametrize(("kernel", "storage"), [(k, s) for k in KERNELS for s in DTYPES])
+
+
+# --- what is in the code -----------------------------------------------------------------------------------------------
+
+
+@cache
+def compiled(kernel, storage):
+    """The optimised IR of a loop and its object code, as `compile_loop` makes them."""
+    modules, closed = [], compiler.closed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "closed", lambda *arguments: modules.append(closed(*arguments)) or modules[-1])
+        symbol, code = compiler.compile_loop(kernel, storage)
+    return modules[0], symbol, code
+
+
+def undefined(code):
+    """The symbols that object code (ELF, 64 bits, little endian) leaves to others."""
+    assert code[:6] == b"\x7fELF\2\1"
+    (table,) = struct.unpack_from("<Q", code, 40)
+    size, count = struct.unpack_from("<HH", code, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", code, table + k * size) for k in range(count)]
+    names = set()
+    for _, kind, _, _, start, length, link, _, _, each in sections:
+        for entry in range(start, start + length, each) if kind == 2 else ():  # SHT_SYMTAB
+            name, _, _, where = struct.unpack_from("<IBBH", code, entry)
+            if where == 0 and name:  # SHN_UNDEF
+                text = sections[link][4] + name
+                names.add(code[text : code.index(b"\0", text)].decode())
+    return names
+
+
+def allowed():
+    """Without FMA in the processor, libm's."""
+    return set() if "+fma" in compiler.target().features.split(",") else compiler.LIBM
+
+
+@loops
+def test_code_refers_to_nothing_outside(kernel, storage):
+    module, symbol, code = compiled(kernel, storage)
+    declared = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
+    assert declared <= allowed()
+    assert not [g.name for g in module.global_variables if g.is_declaration]
+    assert [f.name for f in module.functions if not f.is_declaration and f.linkage == llvm.Linkage.external] == [symbol]
+    if sys.platform == "linux":
+        assert undefined(code) <= allowed()
+
+
+@loops
+def test_arithmetic_is_what_was_written(kernel, storage):
+    """In its own format, nothing reassociated or contracted, each fma explicit and as wide as the vectors."""
+    module, _, _ = compiled(kernel, storage)
+    text = str(module)
+    assert not re.search(r"\b(fast|contract|reassoc|arcp|afn|nsz|nnan|ninf)\b(?=.*\b(float|double|half)\b)", text)
+    own, other = ("double", "float") if storage == "float64" else ("float", "double")
+    assert not re.search(rf"\b{other}\b", text)
+    assert "x86_fp80" not in text
+    bits = 64 if own == "double" else 32
+    assert re.search(rf"call <(\d+) x {own}> @llvm\.fma\.v\1f{bits}\(", text)
+    if storage == "float16":
+        assert not re.search(r"\bf(add|sub|mul|div|cmp \w+) .*\bhalf\b", text)
+
+
+# --- what is imported --------------------------------------------------------------------------------------------------
+
+
+def test_import_is_light(python):
+    code = """if True:
+        import sys
+        import fastsig
+        dir(fastsig)
+        print({"numba", "llvmlite", "fastsig.kernels", "fastsig.lanes"} & set(sys.modules))
+    """
+    assert python(code) == "set()"
+
+
+def test_import_compiles_nothing(python, tmp_path):
+    code = "import fastsig; [getattr(fastsig, name) for name in fastsig.__all__]"
+    python(code, FASTSIG_CACHE_DIR=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_warm_cache_needs_no_numba(python):
+    for name in fastsig.UFUNCS:  # warm it
+        for dtype in DTYPES:
+            getattr(fastsig, name)(*[np.ones(1, dtype)] * getattr(fastsig, name).nin)
+    code = """if True:
+        import sys
+        import numpy as np, fastsig
+        for name in fastsig.UFUNCS:
+            for dtype in "efd":
+                f = getattr(fastsig, name)
+                f(*[np.ones(100_000, dtype)] * f.nin)
+        print(fastsig.sigmoid(0.0), "numba" in sys.modules)
+    """
+    assert python(code) == "0.5 False"
+
+
+def test_all_sources_count(python):
+    """What a loop is made from is in the cache's key: every module of ours that the compiling modules import."""
+    code = """if True:
+        import sys
+        import fastsig.compiler, fastsig.loops
+        print(*(name.removeprefix("fastsig.") for name in sys.modules if name.startswith("fastsig.")))
+    """
+    assert set(python(code).split()) <= set(compiler.SOURCES)
+
+
+# --- the cache ---------------------------------------------------------------------------------------------------------
+
+SIGMOID = "import numpy as np, fastsig; print(fastsig.sigmoid(np.zeros(3, np.float32))[1])"
+
+
+def only_file(folder):
+    (path,) = folder.iterdir()  # nothing is left beside it
+    return path
+
+
+def test_cache_directory_is_honoured(python, tmp_path):
+    folder = tmp_path / "a" / "b"
+    assert python(SIGMOID, FASTSIG_CACHE_DIR=folder) == "0.5"
+    assert only_file(folder).name.startswith("sigmoid-float32-")
+    if os.name == "posix":
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="freedesktop.org's directories")
+def test_default_cache_directory(python, tmp_path):
+    python(SIGMOID, FASTSIG_CACHE_DIR="", XDG_CACHE_HOME=tmp_path / "xdg", HOME=tmp_path / "home")
+    only_file(tmp_path / "xdg" / "fastsig")
+    python(SIGMOID, FASTSIG_CACHE_DIR="", HOME=tmp_path / "home")
+    only_file(tmp_path / "home" / ".cache" / "fastsig")
+
+
+def test_damage_is_seen(tmp_path):
+    """Exhaustively: any prefix, any changed byte, anything added."""
+    path = tmp_path / "loop.o"
+    compiler.write(path, ("symbol", bytes(range(256))))
+    whole = path.read_bytes()
+    assert compiler.read(path) == ("symbol", bytes(range(256)))
+    damaged = [whole[:n] for n in range(len(whole))]
+    damaged += [whole[:k] + bytes([whole[k] ^ 1 << k % 8]) + whole[k + 1 :] for k in range(len(whole))]
+    damaged += [whole + b"\0", bytes(len(whole)), whole + whole]
+    for data in damaged:
+        path.write_bytes(data)
+        assert compiler.read(path) is None
+    path.unlink()
+    assert compiler.read(path) is None
+    path.mkdir()
+    assert compiler.read(path) is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: b"", lambda data: data[:-1], lambda data: data[:2000] + bytes([data[2000] ^ 255]) + data[2001:]],
+    ids=["empty", "truncated", "changed"],
+)
+def test_damaged_code_is_compiled_anew(python, tmp_path, damage):
+    python(SIGMOID, FASTSIG_CACHE_DIR=tmp_path)
+    path = only_file(tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    assert python(SIGMOID, FASTSIG_CACHE_DIR=tmp_path) == "0.5"
+    assert compiler.read(only_file(tmp_path)) is not None
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the package, to be changed."""
+    shutil.copytree(ROOT / "fastsig", tmp_path / "copy" / "fastsig", ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path / "copy"
+
+
+def replaced(path, old, new):
+    """Change a file so that neither its size nor its times tell."""
+    data, times = path.read_bytes(), path.stat()
+    assert old in data
+    assert len(old) == len(new)
+    path.write_bytes(data.replace(old, new))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+FINGERPRINT = "from fastsig import compiler; print(compiler.fingerprint())"
+
+
+@pytest.mark.parametrize("source", compiler.SOURCES)
+def test_fingerprint_of_a_changed_source(python, copied, source):
+    before = python(FINGERPRINT, path=copied, PYTHONDONTWRITEBYTECODE=1)
+    assert before == python(FINGERPRINT)  # wherever the package lies
+    path = copied / "fastsig" / f"{source}.py"
+    start = path.read_bytes()[:8]
+    assert start.startswith(b'"""')
+    replaced(path, start, start[:-1] + b"~")
+    assert python(FINGERPRINT, path=copied, PYTHONDONTWRITEBYTECODE=1) != before
+
+
+def test_changed_source_is_compiled_anew(python, copied, tmp_path):
+    code = "import fastsig; print(fastsig.sigmoid(30.0))"
+    environment = {"path": copied, "FASTSIG_CACHE_DIR": tmp_path / "cache", "PYTHONDONTWRITEBYTECODE": 1}
+    before = float(python(code, **environment))
+    assert 0.999 < before < 1
+    replaced(copied / "fastsig" / "kernels.py", b"y, f.one - y)", b"y, f.one + y)")
+    assert 1 < float(python(code, **environment)) < 1.001
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+TARGETS = {
+    "AVX2": ("haswell", "+avx,+avx2,+fma,+f16c,+sse4.2,+popcnt,+bmi,+bmi2"),
+    "AVX2 without F16C": ("haswell", "+avx,+avx2,+fma,-f16c,+sse4.2,+popcnt,+bmi,+bmi2"),
+    "AVX without FMA": ("sandybridge", "+avx,-fma,-f16c,+sse4.2,+popcnt"),
+    "generic": ("generic", None),
+}
+
+
+def chosen(target):
+    cpu, features = TARGETS[target]
+    return {"NUMBA_CPU_NAME": cpu} | ({} if features is None else {"NUMBA_CPU_FEATURES": features})
+
+
+@x86
+def test_fingerprints_of_processors(python):
+    features = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx"}
+    prints = [python(FINGERPRINT, **environment) for environment in (*map(chosen, TARGETS), features, {})]
+    assert len(set(prints)) == len(prints)
+
+
+WARNED = """if True:
+    import warnings
+    import numpy as np, fastsig
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        right = fastsig.sigmoid(0.0) == 0.5 and fastsig.sigmoid(np.float32(0)) == 0.5
+    print(right, len(caught), *{(w.category.__name__, "FASTSIG_CACHE_DIR" in str(w.message)) for w in caught})
+"""
+ONCE = "True 1 ('RuntimeWarning', True)"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o722, 0o777, 0o1777], ids=oct)
+def test_directory_that_others_can_write(python, tmp_path, mode):
+    """Its code might be theirs: it is neither run nor added to."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    python(SIGMOID, FASTSIG_CACHE_DIR=folder)
+    path = only_file(folder)
+    symbol, code = compiler.read(path)
+    compiler.write(path, ("nonsense", code))  # whole, but it can't be loaded
+    folder.chmod(mode)
+    assert python(WARNED, FASTSIG_CACHE_DIR=folder) == ONCE
+    assert only_file(folder) == path
+
+
+def test_directory_that_cannot_be(python, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in ("file", "file/below"):
+        assert python(WARNED, FASTSIG_CACHE_DIR=tmp_path / place) == ONCE
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX permissions")
+def test_directory_that_we_cannot_write(python):
+    """Root may write anywhere, so the process becomes nobody first."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "cache")
+        folder.mkdir(mode=0o755)
+        become = "import os; os.getuid() or (os.setgid(65534), os.setuid(65534))\n"
+        folder.parent.chmod(0o755)
+        folder.chmod(0o555)
+        assert python(become + WARNED, FASTSIG_CACHE_DIR=folder) == ONCE
+        assert not list(folder.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a directory away")
+def test_directory_of_another_user(python, tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 65534, 65534)
+    assert python(WARNED, FASTSIG_CACHE_DIR=folder) == ONCE
+    assert not list(folder.iterdir())
+
+
+# --- the same bits on every processor ------------------------------------------------------------------------------------
+
+
+def digests(storages):
+    """A digest of each function's results in each dtype."""
+    for name in fastsig.UFUNCS:
+        ufunc = getattr(fastsig, name)
+        for storage in storages:
+            arrays = inputs(name, storage, (5000,))
+            if storage == "float16" and ufunc.nin == 1:
+                arrays = [every_float16()[~np.isnan(every_float16())]]
+            results = [ufunc(*arrays), ufunc(*[a[:77] for a in arrays])]
+            yield name, storage, *(hashlib.sha256(a.tobytes()).hexdigest()[:16] for r in results for a in as_tuple(r))
+
+
+DIGESTS = """if True:
+    import sys
+    sys.path.insert(0, sys.argv[1])
+    from fastsig import compiler
+    from test_engine import digests
+    print(compiler.target().instructions, *digests(sys.argv[2:]), sep="\\n")
+"""
+
+
+def has(target):
+    """Whether this machine can run the code."""
+    here = llvm.get_host_cpu_features() if platform.machine() in ("x86_64", "AMD64") else {}
+    wanted = (TARGETS[target][1] or "").split(",")
+    return all(here.get(feature[1:], False) for feature in wanted if feature.startswith("+"))
+
+
+@x86
+@pytest.mark.parametrize(
+    ("target", "storages"),
+    [
+        ("AVX2", DTYPES),
+        ("AVX2 without F16C", ("float16",)),
+        ("generic", DTYPES),
+        pytest.param("AVX2 without F16C", DTYPES, marks=pytest.mark.slow),
+        pytest.param("AVX without FMA", DTYPES, marks=pytest.mark.slow),
+    ],
+)
+def test_same_bits_on_other_processors(python, target, storages):
+    if not has(target):
+        pytest.skip(f"this machine can't run {target}")
+    instructions, *there = python(DIGESTS, TESTS, *storages, **chosen(target)).splitlines()
+    assert instructions.startswith({"generic": "SSE2"}.get(target, target.split()[0]))
+    assert there == [str(line) for line in digests(storages)]
+
+
+@x86
+def test_code_without_fma_refers_to_libm_alone(python):
+    code = """if True:
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        from fastsig import compiler
+        from test_engine import undefined
+        for storage in ("float16", "float32", "float64"):
+            print(*undefined(compiler.compile_loop("sigmoid_value_and_grad", storage)[1]))
+    """
+    if sys.platform == "linux":
+        assert python(code, TESTS, **chosen("generic")).splitlines() == ["fmaf", "fmaf", "fma"]
+
+
+# --- first calls, forks, other processes ---------------------------------------------------------------------------------
+
+
+def test_first_calls_at_once(python, tmp_path):
+    """Sixteen threads want a function that isn't compiled: it is compiled once, and all get its results."""
+    code = """if True:
+        import threading
+        import numpy as np, fastsig
+        from fastsig import compiler
+        compiled, original, together, right = [], compiler.compile_loop, threading.Barrier(16), []
+        compiler.compile_loop = lambda *which: compiled.append(which) or original(*which)
+        def work(n):
+            together.wait(60)
+            dtype = ("float32", "float64")[n % 2]
+            right.append((fastsig.sigmoid(np.zeros(n * 1000 + 1, dtype)) == 0.5).all())
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(16)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        print(len(right), all(right), sorted(compiled))
+    """
+    assert python(code, FASTSIG_CACHE_DIR=tmp_path) == "16 True [('sigmoid', 'float32'), ('sigmoid', 'float64')]"
+
+
+def test_first_use_of_a_name_at_once(python):
+    """All threads get the same ufunc."""
+    code = """if True:
+        import threading
+        import fastsig
+        together, got = threading.Barrier(16), []
+        def work():
+            together.wait(60)
+            got.append(fastsig.sigmoid)
+        threads = [threading.Thread(target=work) for _ in range(16)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        print(len(got), len(set(map(id, got))), got[0] is fastsig.sigmoid)
+    """
+    assert python(code) == "16 1 True"
+
+
+def test_a_loop_that_cannot_be_had(python, tmp_path):
+    """NumPy's loops have no way to raise: all is NaN, with NumPy's warning, the reason is told, and the next call tries again."""
+    code = """if True:
+        import sys, warnings
+        import numpy as np, fastsig
+        told = []
+        sys.unraisablehook = lambda report: told.append(type(report.exc_value).__name__)
+        sys.modules["numba"] = None
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            results = fastsig.sigmoid_value_and_grad(np.ones((3, 1000))[:, ::2])
+        print(all(np.isnan(r).all() for r in results), {str(w.message) for w in caught}, set(told))
+        del sys.modules["numba"]
+        print(fastsig.sigmoid_value_and_grad(0.0))
+    """
+    failed, mended = python(code, FASTSIG_CACHE_DIR=tmp_path).splitlines()
+    assert failed == "True {'invalid value encountered in sigmoid_value_and_grad'} {'ModuleNotFoundError'}"
+    assert mended == "(np.float64(0.5), np.float64(0.25))"
+
+
+FORKED = """if True:
+    import os, signal, sys
+    {before}
+    import numpy as np, fastsig
+    x = np.zeros(1_000_000, np.float32)
+    def right():
+        return bool((fastsig.sigmoid(x) == 0.5).all() and (fastsig.sigmoid_grad(x.astype("d")) == 0.25).all())
+    {here}
+    for _ in range({times}):
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # whoever hangs is ended
+            os._exit(0 if right() and fastsig.get_num_threads() == {threads} else 1)
+        _, status = os.waitpid(child, 0)
+        assert status == 0, status
+    {after}
+    print(right())
+"""
+
+
+@forks
+def test_fork_after_a_parallel_call(python):
+    code = FORKED.format(before="", here="fastsig.set_num_threads(2); right()", times=2, threads=1, after="")
+    assert python(code, warnings="default") == "True"
+
+
+@forks
+def test_fork_before_the_first_call(python):
+    """Nothing has happened yet, so that the child may have threads of its own."""
+    code = FORKED.format(before="", here="", times=2, threads="3", after="")
+    assert python(code, warnings="default", OMP_NUM_THREADS=3) == "True"
+
+
+@forks
+def test_fork_while_others_compute(python):
+    """A fork may happen inside another thread's parallel call."""
+    here = "import threading; go = True; work = lambda: [right() for _ in iter(lambda: go, False)]; right(); "
+    here += "others = [threading.Thread(target=work) for _ in range(2)]; [t.start() for t in others]"
+    code = FORKED.format(before="", here=here, times=20, threads=1, after="go = False; [t.join() for t in others]")
+    assert python(code, warnings="default", OMP_NUM_THREADS=2) == "True"
+
+
+@forks
+@pytest.mark.parametrize("library", ["torch", "sklearn"])
+def test_fork_after_another_library_used_the_runtime(python, library):
+    """It is theirs that is shared, and that the child can't enter, even if we hadn't called it before the fork."""
+    pytest.importorskip(library)
+    before = {
+        "torch": "import torch; torch.set_num_threads(2); torch.exp(torch.ones(2_000_000))",
+        "sklearn": "import numpy as np; from sklearn.metrics import pairwise_distances_argmin as f; "
+        "f(np.random.rand(3000, 8), np.random.rand(3000, 8))",
+    }[library]
+    code = FORKED.format(before=before, here="", times=1, threads="fastsig.get_num_threads()", after="")
+    assert python(code, warnings="default", OMP_NUM_THREADS=2) == "True"
+
+
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=forks), "spawn"])
+def test_pickles_between_processes(python, method):
+    code = """if True:
+        import multiprocessing, sys
+        import numpy as np, fastsig
+        if __name__ == "__main__":
+            arrays = [np.full(100_000, k, np.float32) for k in range(4)]
+            wanted = [fastsig.sigmoid(a) for a in arrays]
+            with multiprocessing.get_context(sys.argv[1]).Pool(2) as pool:
+                print(all(map(np.array_equal, pool.map(fastsig.sigmoid, arrays), wanted)))
+    """
+    assert python(code, method, warnings="default") == "True"
+
+
+def test_pickles_of_other_processes(python, ufunc, name):
+    code = f"import pickle, fastsig; print(pickle.dumps(fastsig.{name}).hex())"
+    assert pickle.loads(bytes.fromhex(python(code))) is ufunc
+
+
+def test_many_processes_fill_one_cache(python, tmp_path):
+    """Whoever comes last replaces the file by the same, at once."""
+    code = """if True:
+        import subprocess, sys
+        one = "import fastsig; print(fastsig.sigmoid(0.0))"
+        many = [subprocess.Popen([sys.executable, "-c", one], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+        print({process.communicate()[0] for process in many})
+    """
+    assert python(code, FASTSIG_CACHE_DIR=tmp_path) == "{'0.5\\n'}"
+    assert compiler.read(only_file(tmp_path)) is not None
+
+
+def test_code_that_was_loaded_equals_code_that_was_compiled(python, tmp_path, dtype):
+    code = """if True:
+        import sys
+        import numpy as np, fastsig
+        x = np.linspace(-20, 20, 1001).astype(sys.argv[1])
+        print(fastsig.sigmoid_grad(x).tobytes().hex())
+    """
+    x = np.linspace(-20, 20, 1001).astype(dtype)
+    for _ in range(2):
+        got = np.frombuffer(bytes.fromhex(python(code, dtype.name, FASTSIG_CACHE_DIR=tmp_path)), dtype)
+        assert_same(got, fastsig.sigmoid_grad(x))

@@ -1,0 +1,237 @@
+"""Threads: how many is a setting, not a result."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Thread
+
+import numpy as np
+import pytest
+from conftest import as_tuple, assert_same, inputs
+
+import fastsig
+from fastsig import parallel
+
+BIG = 200_000
+needs_runtime = pytest.mark.skipif(parallel.runtime() is None, reason="there is no OpenMP runtime on this machine")
+
+
+@pytest.fixture(autouse=True)
+def restored(words):
+    """No test leaves its setting to the next."""
+
+
+@needs_runtime
+def test_set_and_get():
+    for n in (3, 1, 2, np.int64(5), np.uint8(4)):
+        fastsig.set_num_threads(n)
+        assert fastsig.get_num_threads() == n
+        assert type(fastsig.get_num_threads()) is int
+
+
+@needs_runtime
+def test_context():
+    fastsig.set_num_threads(3)
+    with fastsig.num_threads(2):
+        assert fastsig.get_num_threads() == 2
+        with fastsig.num_threads(5):
+            assert fastsig.get_num_threads() == 5
+        assert fastsig.get_num_threads() == 2
+    assert fastsig.get_num_threads() == 3
+
+
+@needs_runtime
+def test_context_restores_after_an_exception():
+    fastsig.set_num_threads(3)
+    with pytest.raises(KeyError), fastsig.num_threads(1):
+        raise KeyError
+    assert fastsig.get_num_threads() == 3
+
+
+@needs_runtime
+def test_context_restores_the_default():
+    """Not as a number: what the runtime is told later still counts."""
+    default = fastsig.get_num_threads()
+    with fastsig.num_threads(default + 1):
+        assert fastsig.get_num_threads() == default + 1
+    assert fastsig.get_num_threads() == default
+    assert parallel.WORDS[parallel.LIMIT] == 0
+
+
+@needs_runtime
+def test_context_is_a_decorator_too():
+    @fastsig.num_threads(2)
+    def threads():
+        return fastsig.get_num_threads()
+
+    fastsig.set_num_threads(3)
+    assert (threads(), threads(), fastsig.get_num_threads()) == (2, 2, 3)
+
+
+BAD = [
+    (0, ValueError),
+    (-1, ValueError),
+    (np.int64(-2), ValueError),
+    (2**31, ValueError),
+    (2**32 + 1, ValueError),
+    (2**64 + 1, ValueError),
+    (1.5, TypeError),
+    (2.0, TypeError),
+    ("2", TypeError),
+    (True, TypeError),
+    (np.True_, TypeError),
+    (None, TypeError),
+    ([2], TypeError),
+]
+
+
+@pytest.mark.parametrize(("bad", "error"), BAD, ids=repr)
+def test_bad_number(bad, error):
+    """The message names the value; the setting stays."""
+    before = fastsig.get_num_threads()
+    with pytest.raises(error) as caught:
+        fastsig.set_num_threads(bad)
+    assert repr(bad) in str(caught.value)
+    with pytest.raises(error) as caught, fastsig.num_threads(bad):
+        pytest.fail("the block was entered")
+    assert repr(bad) in str(caught.value)
+    assert fastsig.get_num_threads() == before
+
+
+def test_all_numbers_of_threads_agree(ufunc, name, dtype):
+    arrays = inputs(name, dtype, (BIG,))
+    with fastsig.num_threads(1):
+        want = ufunc(*arrays)
+    for n in (2, 3, 4, 5, 8, 16, 33):
+        with fastsig.num_threads(n):
+            assert_same(ufunc(*arrays), want, f"{n} threads,")
+
+
+def test_more_threads_than_lines(ufunc, name, dtype, words):
+    """Some get nothing to do."""
+    words[parallel.PARALLEL] = 0
+    for n in (0, 1, 2, 63, 64, 65, 200):
+        arrays = inputs(name, dtype, (n,))
+        with fastsig.num_threads(1):
+            want = ufunc(*arrays)
+        with fastsig.num_threads(16):
+            assert_same(ufunc(*arrays), want, f"{n} elements,")
+
+
+def test_concurrent_calls(dtype):
+    """One of them has the team, the others go on alone."""
+    cases = [(getattr(fastsig, name), inputs(name, dtype, (BIG + k,))) for k, name in enumerate(fastsig.UFUNCS)]
+    wanted = [ufunc(*arrays) for ufunc, arrays in cases]
+    together = Barrier(len(cases))
+
+    def work(case):
+        ufunc, arrays = case
+        together.wait(60)
+        return [ufunc(*arrays) for _ in range(10)]
+
+    with ThreadPoolExecutor(len(cases)) as pool:
+        for results, want in zip(pool.map(work, cases), wanted, strict=True):
+            for result in results:
+                assert_same(result, want)
+
+
+def test_setting_while_computing(dtype):
+    """Calls go on while another thread changes the number."""
+    (x,) = inputs("sigmoid", dtype, (BIG,))
+    want, done = fastsig.sigmoid(x), []
+
+    def change():
+        for k in range(2000):
+            fastsig.set_num_threads(1 + k % 4)
+            if done:
+                break
+
+    other = Thread(target=change)
+    other.start()
+    try:
+        for _ in range(50):
+            assert_same(fastsig.sigmoid(x), want)
+    finally:
+        done.append(True)
+        other.join()
+
+
+def test_large_and_not_contiguous(ufunc, name, dtype):
+    arrays = inputs(name, dtype, (300, 700))
+    want = as_tuple(ufunc(*arrays))
+    assert_same(ufunc(*[np.asfortranarray(a) for a in arrays]), want)
+    assert_same(ufunc(*[a.T for a in arrays]), tuple(a.T for a in want))
+    assert_same(ufunc(*[a[::-1, ::2] for a in arrays]), tuple(a[::-1, ::2] for a in want))
+
+
+# --- in other processes ------------------------------------------------------------------------------------------------
+
+
+@needs_runtime
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_environment_is_respected(python, n):
+    assert python("import fastsig; print(fastsig.get_num_threads())", OMP_NUM_THREADS=n) == str(n)
+
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+COUNTING = """if True:
+    import os, sys
+    import numpy as np, fastsig
+    x = np.zeros(1_000_000, np.float32)
+    fastsig.sigmoid(x[:10])
+    before = len(os.listdir("/proc/self/task"))
+    {setting}
+    assert (fastsig.sigmoid(x) == 0.5).all()
+    print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@LINUX
+@needs_runtime
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_as_many_threads_run(python, n):
+    assert python(COUNTING.format(setting=""), OMP_NUM_THREADS=n) == str(n - 1)
+    assert python(COUNTING.format(setting=f"fastsig.set_num_threads({n})"), OMP_NUM_THREADS=3) == str(n - 1)
+
+
+@LINUX
+@needs_runtime
+def test_small_calls_start_no_threads(python):
+    assert python(COUNTING.format(setting="x = x[:1000]"), OMP_NUM_THREADS=4) == "0"
+
+
+@needs_runtime
+def test_the_runtimes_own_setting_counts(python):
+    code = """if True:
+        import fastsig
+        from fastsig import parallel
+        fastsig.get_num_threads()
+        parallel.runtime()[1].omp_set_num_threads(5)
+        print(fastsig.get_num_threads())
+    """
+    assert python(code) == "5"
+
+
+def test_torchs_setting_counts(python):
+    pytest.importorskip("torch")
+    code = """if True:
+        import torch, fastsig
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            print(fastsig.get_num_threads())
+    """
+    assert python(code, warnings="default").split() == ["1", "3"]
+
+
+def test_without_a_runtime(python):
+    code = """if True:
+        import numpy as np, fastsig
+        from fastsig import parallel
+        parallel.SYSTEM.clear()
+        assert parallel.runtime() is None
+        fastsig.set_num_threads(4)
+        assert (fastsig.sigmoid(np.zeros(1_000_000, np.float32)) == 0.5).all()
+        print(fastsig.get_num_threads())
+    """
+    assert python(code) == "1"
