@@ -587,9 +587,10 @@ def narrowed_by_integers(builder: ir.IRBuilder, value: ir.Value, count: int) -> 
 
 
 @intrinsic
-def ordinary(typing: Any, x: Any, shape: Any) -> Any:
+def ordinary(typing: Any, x: Any) -> Any:
     """Whether every lane of the first input is ordinary. By the bits, as integers: there NaN is the largest of all."""
-    numbers, limit = x[0], shape.shape.format.ordinary
+    numbers = x[0]
+    limit = FORMATS[name_of(numbers)].ordinary
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         lanes = builder.extract_value(args[0], 0)
@@ -608,7 +609,7 @@ def ordinary(typing: Any, x: Any, shape: Any) -> Any:
         beyond = builder.icmp_unsigned(">", bits, ir.Constant(bits.type, [highest] * count))
         return builder.icmp_unsigned("==", builder.bitcast(beyond, ir.IntType(count)), ir.IntType(count)(0))
 
-    return types.boolean(x, shape), emit
+    return types.boolean(x), emit
 
 
 def pattern(number: float, name: str) -> int:

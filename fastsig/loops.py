@@ -47,8 +47,10 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
     format = lanes.COMPUTED_IN[storage]
     usual = format.within_ordinary()
     inputs, arrays = len(kernel.inputs), len(kernel.inputs) + len(kernel.outputs)
-    step = REGISTERS * register // SIZE[format.name]
-    shape = Shape(storage, step, inputs, arrays - inputs, half)
+    last = register // SIZE[format.name]
+    step = REGISTERS * last
+    wide = Shape(storage, step, inputs, arrays - inputs, half)
+    narrow = Shape(storage, last, inputs, arrays - inputs, half)
     short_cut = kernel.inputs == ("x",)
     work = 4 if "x" in kernel.inputs else 1  # for each byte, roughly: the functions of y are soon done
     flush = not kernel.needs_subnormals
@@ -58,7 +60,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
 
     @jit()
     def evaluate(x):  # type: ignore[no-untyped-def]
-        if short_cut and lanes.ordinary(x, shape):
+        if short_cut and lanes.ordinary(x):
             return lanes.apply(function, x, usual)
         return lanes.apply(function, x, format)
 
@@ -68,36 +70,38 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
         if streaming or n - i >= ALIGN:
             head = min(n, i + -(p[inputs] // size + i) % (line // size))
             while i < head:
-                count = min(head - i, step)
-                lanes.write_first(shape, p, i, evaluate(lanes.read_first(shape, p, i, count)), count)
+                count = min(head - i, last)
+                lanes.write_first(narrow, p, i, evaluate(lanes.read_first(narrow, p, i, count)), count)
                 i += count
         if streaming:
             while i + step <= n:
-                lanes.prefetch(shape, p, i + ahead)
-                lanes.stream(shape, p, i, evaluate(lanes.read(shape, p, i)))
+                lanes.prefetch(wide, p, i + ahead)
+                lanes.stream(wide, p, i, evaluate(lanes.read(wide, p, i)))
                 i += step
             lanes.drain()
         while i + step <= n:
-            lanes.write(shape, p, i, evaluate(lanes.read(shape, p, i)))
+            lanes.write(wide, p, i, evaluate(lanes.read(wide, p, i)))
             i += step
-        if i < n:
-            lanes.write_first(shape, p, i, evaluate(lanes.read_first(shape, p, i, n - i)), n - i)
+        while i < n:
+            count = min(n - i, last)
+            lanes.write_first(narrow, p, i, evaluate(lanes.read_first(narrow, p, i, count)), count)
+            i += count
 
     @jit(intp, intp, intp, intp)
     def strided(args, steps, i, n):  # type: ignore[no-untyped-def]
         """The same for any arrays, through buffers."""
-        p = lanes.pieces(shape, lanes.scratch(space), buffer)
+        p = lanes.pieces(narrow, lanes.scratch(space), buffer)
         while i < n:
             count = min(BUFFER, n - i)
             for k in range(inputs):
                 source, stride = lanes.word(args, k) + i * lanes.word(steps, k), lanes.word(steps, k)
                 for j in range(count):
-                    lanes.move(shape, p[k] + j * size, source + j * stride)
+                    lanes.move(narrow, p[k] + j * size, source + j * stride)
             whole(p, 0, count, False)
             for k in range(inputs, arrays):
                 target, stride = lanes.word(args, k) + i * lanes.word(steps, k), lanes.word(steps, k)
                 for j in range(count):
-                    lanes.move(shape, target + j * stride, p[k] + j * size)
+                    lanes.move(narrow, target + j * stride, p[k] + j * size)
             i += count
 
     @jit(intp, intp, intp, intp, boolean)
@@ -110,7 +114,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
         if gaps:
             strided(args, steps, i, n)
         else:
-            p = lanes.addresses(shape, args)
+            p = lanes.addresses(narrow, args)
             whole(p, i, n, streaming and (p[inputs] - p[arrays - 1]) % line == 0)
         lanes.restore_float_mode(mode)
 
