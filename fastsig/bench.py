@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 import fastsig
-from fastsig import console, parallel
+from fastsig import compiler, console, parallel
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Call = Callable[[], object]
@@ -255,7 +255,14 @@ def by_value(function: str, arrays: Arrays, forward: Callable[[Array], Call]) ->
     return call
 
 
+@cache
+def compile_first(function: str, dtype: str) -> None:
+    """Compile into the cache here: from a ufunc's first call, Ctrl-C would not come through."""
+    compiler.inner_loop(function, dtype)
+
+
 def use_fastsig(function: str, arrays: Arrays) -> Call:
+    compile_first(function, arrays.x.dtype.name)
     ufunc, x = getattr(fastsig, function), arrays.x
     out = arrays.outs if len(arrays.outs) > 1 else arrays.outs[0]
     return lambda: ufunc(x, out=out)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llvmlite import ir
@@ -445,6 +445,40 @@ def move(typing: Any, shape: Any, target: Any, source: Any) -> Any:
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         target, source = (builder.inttoptr(a, integer.as_pointer()) for a in args[1:])
         builder.store(builder.load(source), target)
+        return context.get_dummy_value()
+
+    return types.void(shape, types.intp, types.intp), emit
+
+
+@intrinsic
+def pull_alternate(typing: Any, shape: Any, target: Any, source: Any) -> Any:
+    """Copy `shape.count` elements, every second one from `source` on; the one behind the last of them is read as well."""
+    s = shape.shape
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        both = replace(s, count=2 * s.count)
+        loaded = builder.load(place(builder, args[2], I64(0), both), align=SIZE[s.storage])
+        even = ir.Constant(ir.VectorType(I32, s.count), [I32(2 * k) for k in range(s.count)])
+        chosen = builder.shuffle_vector(loaded, loaded, even)
+        builder.store(chosen, place(builder, args[1], I64(0), s), align=SIZE[s.storage])
+        return context.get_dummy_value()
+
+    return types.void(shape, types.intp, types.intp), emit
+
+
+@intrinsic
+def push_alternate(typing: Any, shape: Any, target: Any, source: Any) -> Any:
+    """Copy `shape.count` elements to every second place from `target` on; what is between them isn't touched."""
+    s = shape.shape
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        both = replace(s, count=2 * s.count)
+        loaded = builder.load(place(builder, args[2], I64(0), s), align=SIZE[s.storage])
+        twice = ir.Constant(ir.VectorType(I32, both.count), [I32(k // 2) for k in range(both.count)])
+        spread, pointer = builder.shuffle_vector(loaded, loaded, twice), place(builder, args[1], I64(0), both)
+        even = ir.Constant(ir.VectorType(I1, both.count), [I1(1 - k % 2) for k in range(both.count)])
+        name = f"llvm.masked.store.{suffix(spread.type)}.p0"
+        call(builder, name, ir.VoidType(), spread, pointer, I32(SIZE[s.storage]), even)
         return context.get_dummy_value()
 
     return types.void(shape, types.intp, types.intp), emit
