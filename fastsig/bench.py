@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 import fastsig
-from fastsig import compiler, console, parallel
+from fastsig import console, parallel
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Call = Callable[[], object]
@@ -258,6 +258,8 @@ def by_value(function: str, arrays: Arrays, forward: Callable[[Array], Call]) ->
 @cache
 def compile_first(function: str, dtype: str) -> None:
     """Compile into the cache here: from a ufunc's first call, Ctrl-C would not come through."""
+    from fastsig import compiler
+
     compiler.inner_loop(function, dtype)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import platform
 import stat
 import struct
 import sys
@@ -17,7 +16,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ SOURCES = ("constants", "instructions", "kernels", "lanes", "loops", "compiler")
 SEPARATE = "whole"  # the one function that isn't inlined: it holds the kernel, and is called from several places
 LIBM = {"fma", "fmaf"}
 MAGIC = b"fastsig1"
+ARM = llvm.get_default_triple().startswith(("aarch64", "arm64"))
 LOADED: list[Any] = []  # engines own the code that NumPy points to, for the life of the process
 
 
@@ -51,13 +51,13 @@ class Target:
     @property
     def half(self) -> bool:
         """Whether it converts float16 itself."""
-        return "+f16c" in self.features.split(",") or platform.machine() in ("aarch64", "arm64")
+        return "+f16c" in self.features.split(",") or ARM
 
     @property
     def instructions(self) -> str:
         """Its instruction set, for people."""
         names = {64: "AVX-512", 32: "AVX2" if "+avx2" in self.features.split(",") else "AVX"}
-        width = names.get(self.register, "NEON" if platform.machine() in ("aarch64", "arm64") else "SSE2")
+        width = names.get(self.register, "NEON" if ARM else "SSE2")
         fused = "+fma" in self.features.split(",") or width in ("AVX-512", "NEON")
         return width if fused else f"{width}, no FMA (slow)"
 
@@ -162,8 +162,10 @@ def fingerprint() -> str:
     for source in SOURCES:
         digest.update((here / f"{source}.py").read_bytes())
     chosen = target()
-    versions = (metadata.version("numba"), llvmlite.__version__, platform.python_version(), sys.platform, platform.machine())
-    digest.update("\n".join((*versions, chosen.cpu, chosen.features)).encode())
+    numba = find_spec("numba")  # its version by its file: importing it would take longer than all the rest
+    digest.update((Path(numba.origin).parent / "_version.py").read_bytes() if numba and numba.origin else b"")
+    facts = (llvmlite.__version__, sys.version, llvm.get_default_triple(), chosen.cpu, chosen.features)
+    digest.update("\n".join(facts).encode())
     return digest.hexdigest()[:32]
 
 
