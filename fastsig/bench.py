@@ -13,8 +13,10 @@ import json
 import math
 import os
 import platform
+import signal
 import statistics
 import sys
+import threading
 import time
 import timeit
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -255,17 +257,26 @@ def by_value(function: str, arrays: Arrays, forward: Callable[[Array], Call]) ->
     return call
 
 
-@cache
-def compile_first(function: str, dtype: str) -> None:
-    """Compile into the cache here: from a ufunc's first call, Ctrl-C would not come through."""
-    from fastsig import compiler
-
-    compiler.inner_loop(function, dtype)
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: in the middle of a compilation it gets lost, or brings LLVM down."""
+    if threading.current_thread() is not threading.main_thread():  # it doesn't come here then
+        yield
+        return
+    pending: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: pending.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pending:
+        raise KeyboardInterrupt
 
 
 def use_fastsig(function: str, arrays: Arrays) -> Call:
-    compile_first(function, arrays.x.dtype.name)
     ufunc, x = getattr(fastsig, function), arrays.x
+    with uninterrupted():
+        ufunc(np.zeros(1, x.dtype))  # compiled now, if it isn't yet
     out = arrays.outs if len(arrays.outs) > 1 else arrays.outs[0]
     return lambda: ufunc(x, out=out)
 

@@ -6,6 +6,7 @@ compiled, puts its address in its own place in the ufunc's table, which NumPy re
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import inspect
 import os
@@ -86,9 +87,13 @@ def stub(kernel: Kernel, storage: str, table: ctypes.Array[Any], place: int) -> 
                 if table[place] == mine:
                     parallel.connect()
                     table[place] = compiler.inner_loop(kernel.name, storage)
+        except KeyboardInterrupt:  # an inner loop has no way to raise, so it comes again once the call is over
+            invalidate(kernel, storage, args, dims, steps)
+            threading.Timer(0.05, _thread.interrupt_main).start()
+            return
         except BaseException:
             invalidate(kernel, storage, args, dims, steps)
-            raise  # ctypes prints it and goes on: an inner loop has no way to raise
+            raise  # ctypes prints it and goes on
         Loop(table[place])(args, dims, steps, data)
 
     callback = Loop(first_call)

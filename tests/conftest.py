@@ -72,7 +72,7 @@ def python():
         # coverage, profilers and the like may not change what is loaded: only what is named here is passed on
         kept = {key: os.environ[key] for key in ("PATH", "HOME", "FASTSIG_CACHE_DIR", "LD_LIBRARY_PATH") if key in os.environ}
         done = subprocess.run(
-            [sys.executable, "-X", "faulthandler", "-W", warnings, "-c", code, *map(str, arguments)],
+            [sys.executable, "-P", "-X", "faulthandler", "-W", warnings, "-c", code, *map(str, arguments)],
             env={**kept, "PYTHONPATH": str(path), **{key: str(value) for key, value in environment.items()}},
             capture_output=True,
             text=True,
