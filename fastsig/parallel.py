@@ -24,9 +24,11 @@ LIMIT = 7  # the number of threads to use, or 0: the runtime's own setting
 PARALLEL = 8  # bytes of all arrays from which on a call is shared out
 STREAM = 9  # bytes of all arrays from which on it writes past the caches
 WORDS = (ctypes.c_int64 * 10)()
-WORDS[PARALLEL] = 128 << 10  # float32 sigmoid, one thread and two: 32 KiB 0.43 and 0.53 ns an element, 64 KiB 0.40 and 0.35, 128
-# KiB 0.38 and 0.27; not at 64, since where other jobs keep the processors busy a team may wait milliseconds for its last member
-WORDS[STREAM] = 96 << 20  # on two threads, stored plainly and past the caches: 64 MiB 0.24 and 0.34, 128 MiB 0.34 and 0.23
+# float32 sigmoid on one thread and two, ns an element: 32 KiB 0.43 and 0.53, 64 KiB 0.40 and 0.35, 128 KiB 0.38 and 0.27. Not
+# from 64 on: where other jobs keep the processors busy, a team may wait milliseconds for its last member.
+WORDS[PARALLEL] = 128 << 10
+# The same on two threads, stored plainly and past the caches: 64 MiB 0.24 and 0.34, 128 MiB 0.34 and 0.23.
+WORDS[STREAM] = 96 << 20
 LAST_LEVEL = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
 RUNTIMES = re.compile(r"lib(gomp|omp|iomp5)\b[^/]*\.(so|dylib)")

@@ -99,6 +99,19 @@ def test_bad_number(bad, error):
     assert fastsig.get_num_threads() == before
 
 
+def test_more_threads_than_any_machine_has(python):
+    """Refused, or no harm."""
+    code = """if True:
+        import numpy as np, fastsig
+        try:
+            fastsig.set_num_threads(100_000)
+        except ValueError as error:
+            assert "100000" in str(error)
+        print((fastsig.sigmoid(np.zeros(1_000_000, np.float32)) == 0.5).all())
+    """
+    assert python(code) == "True"
+
+
 def test_all_numbers_of_threads_agree(ufunc, name, dtype):
     arrays = inputs(name, dtype, (BIG,))
     with fastsig.num_threads(1):
