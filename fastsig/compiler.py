@@ -23,7 +23,15 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
-SOURCES = ("constants", "instructions", "kernels", "lanes", "loops", "compiler")  # all that a loop's code depends on
+SOURCES = (
+    "constants",
+    "instructions",
+    "kernels",
+    "lanes",
+    "parallel",
+    "loops",
+    "compiler",
+)  # all that a loop's code depends on
 SEPARATE = "whole"  # the one function that isn't inlined: it holds the kernel, and is called from several places
 LIBM = {"fma", "fmaf"}
 MAGIC = b"fastsig1"
@@ -197,14 +205,16 @@ def cache_folder() -> Path | None:
 
 
 def untrusted(folder: Path) -> str | None:
-    """Why code from this directory isn't run: what is in it is executed, so nobody else may be able to write it."""
+    """Why code from this directory isn't run: what is in it is executed, so nobody else may be able to put anything there."""
     if not hasattr(os, "getuid"):
         return None
-    state = folder.stat()
-    if state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return "others can write to it (chmod go-w would mend that)"
-    if state.st_uid not in (os.getuid(), 0):
-        return "it belongs to another user"
+    for place in (folder.resolve(), *folder.resolve().parents):
+        state = place.stat()
+        shared = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if shared and (place == folder.resolve() or not state.st_mode & stat.S_ISVTX):
+            return f"others can write to {place} (chmod go-w would mend that)"
+        if state.st_uid not in (os.getuid(), 0):
+            return f"{place} belongs to another user"
     return None
 
 
@@ -224,26 +234,37 @@ def read(path: Path) -> tuple[str, bytes] | None:
         return None
     head = len(MAGIC) + 32
     body = data[head:]
-    if data[:head] != MAGIC + hashlib.sha256(body).digest():
+    if data[:head] != MAGIC + digest(path, body):
         return None
     (length,) = struct.unpack_from("<I", body)
     return body[4 : 4 + length].decode(), body[4 + length :]
 
 
 def write(path: Path, code: tuple[str, bytes]) -> None:
-    """Put it there whole or not at all; a full or read-only disk costs the next process a compilation, no more."""
+    """Put it there whole or not at all; a full or read-only disk costs the next process a compilation, and a warning."""
     symbol = code[0].encode()
     body = struct.pack("<I", len(symbol)) + symbol + code[1]
     try:
         handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".")
-    except OSError:
-        return
+    except OSError as error:
+        return unwritable(path.parent, error.strerror or str(error))
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC + hashlib.sha256(body).digest() + body)
+            file.write(MAGIC + digest(path, body) + body)
         os.replace(aside, path)
-    except OSError:
+    except OSError as error:
         Path(aside).unlink(missing_ok=True)
+        unwritable(path.parent, error.strerror or str(error))
+
+
+def digest(path: Path, body: bytes) -> bytes:
+    """What a file under this name must begin with to be whole, and its own."""
+    return hashlib.sha256(path.name.encode() + body).digest()
+
+
+@cache
+def unwritable(folder: Path, reason: str) -> None:
+    explain(f"the cache directory {folder} can't be written ({reason})")
 
 
 def writable() -> bool:

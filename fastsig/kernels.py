@@ -225,18 +225,19 @@ def sigmoid_vjp(x: Any, g: Any, f: Any) -> Any:
     faint = magnitude(g) < f.faint
     g = select(faint, g * f.lift, g)
     correction = g * rest
+    correction = select(f.zero < magnitude(correction), correction, g * f.zero)  # a zero keeps g's sign
     correction = select(magnitude(correction) < f.infinity, correction, f.zero)  # for infinite g there is none
     far = power_of_two((v - near) + f.magic_of_one)
     return fma(g, product, correction) * far * (s * f.two_by_unit * select(faint, f.drop, f.one))
 
 
 @part
-def complement(y: Any, f: Any) -> Any:
-    """1 - y and what its rounding lost, for a y of any size."""
+def from_value(y: Any, f: Any) -> Any:
+    """y(1 - y), rounded once: of 1 - y, what the rounding lost is kept, for a y of any size."""
     h = f.one - y
     back = h - f.one
-    lost = (f.one - (h - back)) - (y + back)
-    return h, select(-f.one <= magnitude(lost), lost, f.zero)  # infinite y: lost is NaN
+    lost = y * ((f.one - (h - back)) - (y + back))
+    return fma(y, h, select(magnitude(lost) < f.infinity, lost, f.zero))  # for infinite y there is none
 
 
 @kernel("dy", float16=0.51, float32=0.51, float64=0.51, needs_subnormals=True)
@@ -246,10 +247,9 @@ def sigmoid_derivative(y: Any, f: Any) -> Any:
     What tutorials compute. A value near 1 has lost the digits of 1 - y: `sigmoid_grad` takes the input and keeps them.
 
     >>> fastsig.sigmoid_derivative(0.622459331201854593)
-    np.float64(0.23500371220159449)
+    np.float64(0.2350037122015945)
     """
-    h, lost = complement(y, f)
-    return fma(y, h, y * lost)
+    return from_value(y, f)
 
 
 @kernel("dx", float16=0.51, float32=1.5, float64=1.5, needs_subnormals=True)
@@ -261,5 +261,4 @@ def sigmoid_backward(g: Any, y: Any, f: Any) -> Any:
     >>> fastsig.sigmoid_backward([1.0, 2.0], [0.5, 0.25])
     array([0.25 , 0.375])
     """
-    h, lost = complement(y, f)
-    return g * fma(y, h, y * lost)
+    return g * from_value(y, f)

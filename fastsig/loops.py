@@ -29,9 +29,9 @@ AHEAD = 2048  # bytes to prefetch ahead of a streaming loop: 64 Mi float32 on tw
 BUFFER = 512  # elements that a strided call gathers at a time: 4 KiB of float64 for each argument
 
 
-def jit(*arguments: types.Type) -> Any:
+def jit(*arguments: types.Type, returns: types.Type = types.void) -> Any:
     """Compile for these types only (or, without any, for those of each call): Numba would make one more for each literal."""
-    signature = [types.void(*arguments)] if arguments else []
+    signature = [returns(*arguments)] if arguments else []
     return njit(*signature, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
@@ -131,6 +131,18 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
             whole(p, i, n, streaming and (p[inputs] - p[arrays - 1]) % line == 0)
         lanes.restore_float_mode(mode)
 
+    @jit(intp, intp, intp, returns=boolean)
+    def entangled(args, steps, n):  # type: ignore[no-untyped-def]
+        """Whether an output lies over an input, other than exactly: NumPy leaves that to us where it is right in sequence."""
+        found = False
+        for k in range(inputs):
+            for j in range(inputs, arrays):
+                x, y, dx, dy = lanes.word(args, k), lanes.word(args, j), lanes.word(steps, k), lanes.word(steps, j)
+                apart = max(x, x + (n - 1) * dx) + size <= min(y, y + (n - 1) * dy)
+                apart = apart or max(y, y + (n - 1) * dy) + size <= min(x, x + (n - 1) * dx)
+                found = found or not (apart or (x == y and dx == dy))
+        return found
+
     @jit(intp, intp, intp, intp)
     def share(args, steps, n, data):  # type: ignore[no-untyped-def]
         """One thread's part: all are equal, in whole cache lines of elements."""
@@ -148,6 +160,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
             and lanes.word(d, LIMIT) != 1
             and lanes.call_address(lanes.word(d, GETPID)) == lanes.word(d, PID)
             and lanes.call_address(lanes.word(d, INSIDE)) == 0
+            and not entangled(a, s, n)
             and lanes.acquire(d + 8 * BUSY)
         ):
             lanes.team(share, lanes.word(d, START), lanes.word(d, LIMIT), a, s, n, d)

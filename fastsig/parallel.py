@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+import fastsig
+
 # The words behind a ufunc's data pointer: where the OpenMP runtime is, and what the loops are to respect.
 START = 0  # address of GOMP_parallel, or 0: run serially
 THREAD, THREADS, INSIDE, GETPID = 1, 2, 3, 4  # addresses of omp_get_thread_num, omp_get_num_threads, omp_in_parallel, getpid
@@ -29,6 +31,7 @@ WORDS = (ctypes.c_int64 * 10)()
 WORDS[PARALLEL] = 128 << 10
 # The same on two threads, stored plainly and past the caches: 64 MiB 0.24 and 0.34, 128 MiB 0.34 and 0.23.
 WORDS[STREAM] = 96 << 20
+MOST = 1024  # threads; a runtime that is asked for more than the system has to give ends the process
 LAST_LEVEL = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
 RUNTIMES = re.compile(r"lib(gomp|omp|iomp5)\b[^/]*\.(so|dylib)")
@@ -50,6 +53,8 @@ def loaded_runtimes() -> list[str]:
 @cache
 def runtime() -> tuple[str, ctypes.CDLL] | None:
     """The OpenMP runtime that is used, by its path or name, or None: everything runs serially."""
+    if fastsig.FORKED and loaded_runtimes():
+        return None  # its threads stayed with the parent
     for name in (*loaded_runtimes(), *SYSTEM.get(sys.platform, ())):
         try:
             library = ctypes.CDLL(name)
@@ -114,7 +119,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.
+        At least 1; more than 1,024 count as that.
 
     Raises
     ------
@@ -130,7 +135,7 @@ def set_num_threads(n: int) -> None:
         raise TypeError(f"the number of threads must be an integer, not {n!r}")
     if n.__index__() < 1:
         raise ValueError(f"the number of threads must be at least 1, not {n!r}")
-    WORDS[LIMIT] = n.__index__()
+    WORDS[LIMIT] = min(n.__index__(), MOST)
 
 
 @contextmanager

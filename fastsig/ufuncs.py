@@ -153,11 +153,12 @@ Notes
 -----
 {notes}
 
-Inputs broadcast against each other. Result dtypes follow NumPy's rules for the loops float16, float32 and float64: for one
-input those of `numpy.exp` (bool and int8 give float16, int16 gives float32, wider integers give float64).
+Inputs broadcast against each other. Result dtypes follow NumPy's rules for the loops float16, float32 and float64:
+for one input those of `numpy.exp` (bool and int8 give float16, int16 gives float32, wider integers give float64).
 
-The error is at most {bounds}. NaN gives NaN; no input raises a floating-point warning. An element's result doesn't depend on
-the array's length, strides or alignment, on the number of threads, or on `out` and `where`.
+The error is at most {bounds}.
+NaN gives NaN (of two, either); no input raises a floating-point warning. An element's result doesn't depend on the
+array's length, strides or alignment, on the number of threads, or on `out` and `where`.
 
 Examples
 --------
@@ -168,7 +169,7 @@ Examples
 def docstring(name: str, kernel: Kernel) -> str:
     """The numpydoc text of a public function: its kernel's, and what all of them share."""
     text = inspect.cleandoc(kernel.function.__doc__ or "")
-    prose, _, examples = text.partition("\n>>> ")
+    prose, _, examples = text.replace(f"fastsig.{kernel.name}(", f"fastsig.{name}(").partition("\n>>> ")
     summary, _, notes = prose.partition("\n\n")
     if name != kernel.name:
         summary += f"\n\nAnother name of `{kernel.name}`."
@@ -178,5 +179,5 @@ def docstring(name: str, kernel: Kernel) -> str:
         returns="\n".join(RETURNS[o] for o in kernel.outputs),
         notes=notes.strip(),
         bounds=", ".join(f"{bound:g} ULP in {dtype}" for dtype, bound in kernel.ulp.items()),
-        examples=">>> import fastsig\n>>> " + examples.strip(),
+        examples=f">>> import fastsig\n>>> {examples.strip()}",
     ).strip()

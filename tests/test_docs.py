@@ -27,10 +27,8 @@ def test_readme_examples():
 
 
 @pytest.mark.parametrize("module", ["testing", "parallel"])
-def test_module_examples(module):
-    before = fastsig.get_num_threads()
+def test_module_examples(module, words):
     failed, tried = doctest.testmod(importlib.import_module(f"fastsig.{module}"))
-    fastsig.set_num_threads(before)
     assert tried > 1
     assert failed == 0
 
