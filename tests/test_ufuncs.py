@@ -90,7 +90,7 @@ def test_docstring_is_complete(name, ufunc):
 
 
 def test_docstring_fits_the_page(ufunc):
-    assert max(map(len, ufunc.__doc__.splitlines())) <= 128
+    assert max(map(len, ufunc.__doc__.splitlines()[1:])) <= 128  # the first line is NumPy's
 
 
 def test_docstring_states_the_bounds(name, ufunc):
