@@ -6,13 +6,10 @@ it): importing the package costs next to nothing.
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-
-FORKED = False  # whether this process came of another by a fork without exec: that one's threads aren't here
 
 UFUNCS = (
     "sigmoid",
@@ -52,14 +49,5 @@ def __getattr__(name: str) -> Any:
     return globals().setdefault(name, value)  # of two threads that ask at once, both get the first one's
 
 
-def note_fork() -> None:
-    global FORKED
-    FORKED = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=note_fork)
-
-
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -14,6 +14,8 @@ import struct
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -76,6 +78,9 @@ def target() -> Target:
     features = os.environ.get("NUMBA_CPU_FEATURES", "" if cpu == "generic" else None)
     if features is None:
         features = llvm.get_host_cpu_features().flatten()
+    wrong = [feature for feature in features.split(",") if feature and feature[0] not in "+-"]
+    if wrong:
+        raise ValueError(f"NUMBA_CPU_FEATURES must be a comma list of +feature and -feature, not {wrong[0]!r}")
     if "+avx512f" in features.split(",") and "prefer-256-bit" not in features:
         features += ",-prefer-256-bit"  # Intel targets default to half their registers: a third slower here
     return Target(cpu or llvm.get_host_cpu_name(), features)
@@ -115,9 +120,27 @@ def compile_loop(name: str, storage: str) -> tuple[str, bytes]:
     from fastsig.kernels import KERNELS
 
     chosen = target()
-    loop = cfunc(loops.SIGNATURE, error_model="numpy")(loops.inner_loop(KERNELS[name], storage, chosen.register, chosen.half))
-    symbol = loop._wrapper_name
-    return symbol, machine().emit_object(closed(str(loop._library._final_module), symbol))
+    with numba_as_meant():
+        made = loops.inner_loop(KERNELS[name], storage, chosen.register, chosen.half)
+        loop = cfunc(loops.SIGNATURE, error_model="numpy")(made)
+        symbol, assembly = loop._wrapper_name, str(loop._library._final_module)
+    return symbol, machine().emit_object(closed(assembly, symbol))
+
+
+@contextmanager
+def numba_as_meant() -> Iterator[None]:
+    """Numba's settings for debugging the user's own functions (NUMBA_DISABLE_JIT, NUMBA_OPT ...) are not for these."""
+    from numba.core import config
+
+    meant = {"DISABLE_JIT": 0, "DEBUGINFO_DEFAULT": 0, "BOUNDSCHECK": 0, "OPT": config._OptLevel(3)}
+    before = {setting: getattr(config, setting) for setting in meant if hasattr(config, setting)}
+    for setting in before:
+        setattr(config, setting, meant[setting])
+    try:
+        yield
+    finally:
+        for setting, value in before.items():
+            setattr(config, setting, value)
 
 
 def closed(assembly: str, symbol: str) -> Any:
@@ -192,8 +215,11 @@ def default_folder() -> Path:
 def cache_folder() -> Path | None:
     """Where compiled loops are kept, or None, with one warning, where there is no safe place."""
     try:
-        folder = default_folder()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = default_folder().expanduser().resolve()
+        for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is not a directory")
     except (OSError, RuntimeError) as error:  # RuntimeError: no home directory
         explain(f"there is no cache directory ({error})")
         return None
@@ -205,13 +231,17 @@ def cache_folder() -> Path | None:
 
 
 def untrusted(folder: Path) -> str | None:
-    """Why code from this directory isn't run: what is in it is executed, so nobody else may be able to put anything there."""
+    """Why code from this directory isn't run: what is in it is executed, so nobody else may be able to put anything there.
+
+    The directories above it may be sticky, as /tmp is, and writable by the user's own group, as with umask 002.
+    """
     if not hasattr(os, "getuid"):
         return None
-    for place in (folder.resolve(), *folder.resolve().parents):
+    for place in (folder, *folder.parents):
         state = place.stat()
-        shared = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        if shared and (place == folder.resolve() or not state.st_mode & stat.S_ISVTX):
+        own_group = state.st_uid == os.getuid() and state.st_gid == os.getgid()
+        others = stat.S_IWOTH if own_group and place != folder else stat.S_IWGRP | stat.S_IWOTH
+        if state.st_mode & others and (place == folder or not state.st_mode & stat.S_ISVTX):
             return f"others can write to {place} (chmod go-w would mend that)"
         if state.st_uid not in (os.getuid(), 0):
             return f"{place} belongs to another user"
@@ -219,19 +249,24 @@ def untrusted(folder: Path) -> str | None:
 
 
 def explain(reason: str) -> None:
-    warnings.warn(
-        f"fastsig compiles anew in each process, for {reason}. Set FASTSIG_CACHE_DIR to a directory that only you can write.",
-        RuntimeWarning,
-        stacklevel=2,
-    )
+    """Warn, but never fail: where warnings are errors, the text goes to standard error and the result is right all the same."""
+    text = f"fastsig compiles anew in each process, for {reason}. Set FASTSIG_CACHE_DIR to a directory that only you can write."
+    try:
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    except RuntimeWarning:
+        print(text, file=sys.stderr)
 
 
 def read(path: Path) -> tuple[str, bytes] | None:
-    """What `write` wrote, or None if it isn't there or isn't whole."""
+    """What `write` wrote, or None if it isn't there, isn't whole or isn't ours alone."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            data = file.read()
     except OSError:
         return None
+    if hasattr(os, "getuid") and (state.st_uid not in (os.getuid(), 0) or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
+        return None  # somebody else's, or anybody's
     head = len(MAGIC) + 32
     body = data[head:]
     if data[:head] != MAGIC + digest(path, body):

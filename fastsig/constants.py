@@ -16,10 +16,10 @@ class Format:
     digits: int  # bits of the significand that are stored
     magic: float  # 1.5·2^digits, plus the exponent bias, plus log2(unit): low bits of x + magic are an exponent field
     log2e: float
-    ln2: float  # with trailing zeros, so that its multiples add to an argument without rounding
+    ln2: float  # m of it and an argument m·ln2 away differ by few enough bits for an fma to be exact
     ln2_rest: float
     exp: tuple[float, ...]  # (e^r - 1 - r) / r²
-    guess: float  # its bits less those of d are those of 1 / d, to 5 %
+    guess: float  # its bits less those of d are those of 1 / d, to 5.06 %
     wide: bool  # whether a reciprocal needs one step more
     unit: float  # the scale of the sigmoid's numerator and denominator: keeps 2^m normal where the result isn't
     highest: float  # from here on, e^-x is 0

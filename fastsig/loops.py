@@ -26,7 +26,7 @@ REGISTERS = 4  # of each value in a wide step; lanes.py has the measurement
 ALIGN = 4096  # elements from which on a first, partial step to a line's beginning pays (2.5 % at 65,536)
 LONG = 256  # elements from which on changing the processor's mode is worth its 20 ns
 AHEAD = 2048  # bytes to prefetch ahead of a streaming loop: 64 Mi float32 on two threads take 0.204 ns an element for 0.395
-BUFFER = 512  # elements that a strided call gathers at a time: 4 KiB of float64 for each argument
+BUFFER = 1024  # bytes of each array that a strided call gathers at a time; the stack grows by less than a page
 
 
 def jit(*arguments: types.Type, returns: types.Type = types.void) -> Any:
@@ -54,7 +54,8 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
     short_cut = kernel.inputs == ("x",)
     work = 4 if "x" in kernel.inputs else 1  # for each byte, roughly: the functions of y are soon done
     flush = not kernel.needs_subnormals
-    buffer = BUFFER * size
+    buffer = BUFFER
+    piece = BUFFER // size
     ahead = AHEAD // size
     space = arrays * buffer
 
@@ -93,7 +94,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
         float32 0.6 ns an element for 0.9."""
         p = lanes.pieces(narrow, lanes.scratch(space), buffer)
         while i < n:
-            count = min(BUFFER, n - i)
+            count = min(piece, n - i)
             for k in range(inputs):
                 source, stride = lanes.word(args, k) + i * lanes.word(steps, k), lanes.word(steps, k)
                 j = 0

@@ -15,8 +15,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-import fastsig
-
 # The words behind a ufunc's data pointer: where the OpenMP runtime is, and what the loops are to respect.
 START = 0  # address of GOMP_parallel, or 0: run serially
 THREAD, THREADS, INSIDE, GETPID = 1, 2, 3, 4  # addresses of omp_get_thread_num, omp_get_num_threads, omp_in_parallel, getpid
@@ -31,6 +29,8 @@ WORDS = (ctypes.c_int64 * 10)()
 WORDS[PARALLEL] = 128 << 10
 # The same on two threads, stored plainly and past the caches: 64 MiB 0.24 and 0.34, 128 MiB 0.34 and 0.23.
 WORDS[STREAM] = 96 << 20
+PF_FORKNOEXEC = 0x40
+IMPORTED_IN = os.getpid()
 MOST = 1024  # threads; a runtime that is asked for more than the system has to give ends the process
 LAST_LEVEL = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 
@@ -50,10 +50,18 @@ def loaded_runtimes() -> list[str]:
     return sorted(found, key=lambda path: "torch" not in path)
 
 
+def forked() -> bool:
+    """Whether this process came of another by a fork without exec; Linux says so itself, elsewhere the import noted it."""
+    try:
+        return bool(int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[6]) & PF_FORKNOEXEC)
+    except OSError:
+        return os.getpid() != IMPORTED_IN
+
+
 @cache
 def runtime() -> tuple[str, ctypes.CDLL] | None:
     """The OpenMP runtime that is used, by its path or name, or None: everything runs serially."""
-    if fastsig.FORKED and loaded_runtimes():
+    if forked() and loaded_runtimes():
         return None  # its threads stayed with the parent
     for name in (*loaded_runtimes(), *SYSTEM.get(sys.platform, ())):
         try:

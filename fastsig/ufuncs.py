@@ -11,6 +11,7 @@ import ctypes
 import inspect
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,14 +31,21 @@ FROM_FUNCTIONS = 1  # the index of PyUFunc_FromFuncAndData in NumPy's table, par
 NO_IDENTITY = -1
 
 
+def hold_lock() -> None:
+    LOCK.acquire()
+
+
+def return_lock() -> None:
+    LOCK.release()
+
+
 def renew_lock() -> None:
-    """A fork may have happened while another thread held it."""
     global LOCK
     LOCK = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=renew_lock)
+if hasattr(os, "register_at_fork"):  # a fork waits for a compilation: the child would find Numba's own lock held for ever
+    os.register_at_fork(before=hold_lock, after_in_parent=return_lock, after_in_child=renew_lock)
 
 
 def make(name: str) -> np.ufunc:
@@ -81,7 +89,12 @@ def from_functions() -> Callable[..., Any]:
 def stub(kernel: Kernel, storage: str, table: ctypes.Array[Any], place: int) -> int | None:
     """The address of a loop that replaces itself in `table[place]` by the real one at its first call."""
 
+    failed = -PATIENCE
+
     def first_call(args: int, dims: int, steps: int, data: int) -> None:
+        nonlocal failed
+        if time.monotonic() - failed < PATIENCE:
+            return invalidate(kernel, storage, args, dims, steps)
         try:
             with LOCK:
                 if table[place] == mine:
@@ -92,6 +105,7 @@ def stub(kernel: Kernel, storage: str, table: ctypes.Array[Any], place: int) -> 
             threading.Timer(0.05, _thread.interrupt_main).start()
             return
         except BaseException:
+            failed = time.monotonic()
             invalidate(kernel, storage, args, dims, steps)
             raise  # ctypes prints it and goes on
         Loop(table[place])(args, dims, steps, data)
@@ -110,10 +124,11 @@ def invalidate(kernel: Kernel, storage: str, args: int, dims: int, steps: int) -
     for k in range(len(kernel.inputs), operands):
         for i in range(ctypes.c_ssize_t.from_address(dims).value):
             ctypes.memmove(bases[k] + i * strides[k], nan, len(nan))
-    ctypes.CDLL(None).feraiseexcept(FE_INVALID)
+    ctypes.CDLL(None if os.name == "posix" else "ucrtbase").feraiseexcept(FE_INVALID)
 
 
 FE_INVALID = 1  # on x86 and Arm alike
+PATIENCE = 0.002  # seconds for which a loop that couldn't be had isn't tried again: the other chunks of the same array
 
 
 # --- docstrings --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import numpy as np
 import fastsig
 from fastsig import testing
 from fastsig.console import progress, table
-from fastsig.kernels import KERNELS, Kernel
+from fastsig.kernels import ALIASES, KERNELS, Kernel
 from fastsig.testing import Array
 
 DTYPES = ("float16", "float32", "float64")
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
 def chosen(text: str | None, known: tuple[str, ...], kind: str) -> tuple[str, ...] | None:
     """The comma list's names, all of them if there is none, or None (told) if one is unknown."""
-    names = tuple(text.split(",")) if text else known
+    names = tuple(ALIASES.get(name.strip(), name.strip()) for name in text.split(",")) if text else known
     for name in names:
         if name not in known:
             print(f"unknown {kind} {name!r}: choose from {', '.join(known)}", file=sys.stderr)

@@ -534,3 +534,65 @@ def test_code_that_was_loaded_equals_code_that_was_compiled(python, tmp_path, dt
     for _ in range(2):
         got = np.frombuffer(bytes.fromhex(python(code, dtype.name, FASTSIG_CACHE_DIR=tmp_path)), dtype)
         assert_same(got, fastsig.sigmoid_grad(x))
+
+
+# --- found by trying to break it -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="modes mean something on POSIX systems only")
+def test_a_home_made_under_umask_002_has_a_cache(python):
+    """Directories that we make are the user's alone; those that the user's own group may write are the user's all the same."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place, "home").mkdir()
+        Path(place, "home").chmod(0o775)
+        code = "import os; os.umask(0o002); import fastsig; print(fastsig.sigmoid(0.0))"
+        assert python(code, FASTSIG_CACHE_DIR=Path(place, "home", ".cache", "fastsig")) == "0.5"
+        assert list(Path(place, "home", ".cache", "fastsig").glob("*.o"))
+
+
+@pytest.mark.parametrize("folder", ["/dev/null/x", "/proc/no-such-place"])
+def test_warnings_as_errors_leave_the_result(python, folder):
+    code = "import fastsig; print(fastsig.sigmoid(0.0), fastsig.sigmoid(0.0))"
+    assert python(code, FASTSIG_CACHE_DIR=folder, warnings="error") == "0.5 0.5"
+
+
+@pytest.mark.parametrize("setting", ["NUMBA_DISABLE_JIT", "NUMBA_DEBUGINFO", "NUMBA_BOUNDSCHECK"])
+def test_numbas_debugging_settings_are_not_for_us(python, setting, tmp_path):
+    code = "import fastsig; print(fastsig.sigmoid(0.0))"
+    assert python(code, FASTSIG_CACHE_DIR=tmp_path / "cache", **{setting: 1}) == "0.5"
+
+
+@forks
+def test_fork_while_another_thread_compiles(python, tmp_path):
+    code = """if True:
+        import os, signal, threading, time
+        import numpy as np, fastsig
+        thread = threading.Thread(target=lambda: fastsig.sigmoid(np.zeros(5)))
+        thread.start()
+        time.sleep(0.5)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            os._exit(0 if (fastsig.sigmoid(np.zeros(5)) == 0.5).all() else 3)
+        thread.join()
+        print(os.waitpid(child, 0)[1])
+    """
+    assert python(code, FASTSIG_CACHE_DIR=tmp_path / "cache", warnings="ignore") == "0"
+
+
+@forks
+def test_a_forked_child_that_imports_first(python):
+    pytest.importorskip("torch", reason="torch isn't installed")
+    code = """if True:
+        import os, signal
+        import numpy as np, torch
+        torch.set_num_threads(2)
+        torch.exp(torch.ones(4_000_000))
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            import fastsig
+            os._exit(0 if (fastsig.sigmoid(np.zeros(1_000_000, "f")) == 0.5).all() else 3)
+        print(os.waitpid(child, 0)[1])
+    """
+    assert python(code, warnings="ignore") == "0"
