@@ -11,7 +11,6 @@ import ctypes
 import inspect
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -89,12 +88,7 @@ def from_functions() -> Callable[..., Any]:
 def stub(kernel: Kernel, storage: str, table: ctypes.Array[Any], place: int) -> int | None:
     """The address of a loop that replaces itself in `table[place]` by the real one at its first call."""
 
-    failed = -PATIENCE
-
     def first_call(args: int, dims: int, steps: int, data: int) -> None:
-        nonlocal failed
-        if time.monotonic() - failed < PATIENCE:
-            return invalidate(kernel, storage, args, dims, steps)
         try:
             with LOCK:
                 if table[place] == mine:
@@ -105,7 +99,6 @@ def stub(kernel: Kernel, storage: str, table: ctypes.Array[Any], place: int) -> 
             threading.Timer(0.05, _thread.interrupt_main).start()
             return
         except BaseException:
-            failed = time.monotonic()
             invalidate(kernel, storage, args, dims, steps)
             raise  # ctypes prints it and goes on
         Loop(table[place])(args, dims, steps, data)
@@ -128,7 +121,6 @@ def invalidate(kernel: Kernel, storage: str, args: int, dims: int, steps: int) -
 
 
 FE_INVALID = 1  # on x86 and Arm alike
-PATIENCE = 0.002  # seconds for which a loop that couldn't be had isn't tried again: the other chunks of the same array
 
 
 # --- docstrings --------------------------------------------------------------------------------------------------------
