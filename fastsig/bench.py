@@ -772,6 +772,13 @@ def positive(text: str) -> int:
     return n
 
 
+def threads(text: str) -> int:
+    n = positive(text)
+    if n > parallel.MOST:
+        raise argparse.ArgumentTypeError(f"must be at most {parallel.MOST}: {text!r}")
+    return n
+
+
 def positives(text: str) -> list[int]:
     return [positive(part) for part in text.split(",")]
 
@@ -783,7 +790,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for option, valid in (("function", FUNCTIONS), ("dtype", DTYPES), ("peer", tuple(PEERS))):
         add(f"--{option}s", type=one_of(valid, option), default=valid, metavar="NAMES", help=f"of {','.join(valid)}")
     add("--sizes", type=positives, metavar="NUMBERS", help="of elements, such as 1000,65536,64Mi")
-    add("--threads", type=positive, metavar="N", help="for all peers alike (default: one per processor)")
+    add("--threads", type=threads, metavar="N", help="for all peers alike (default: one per processor)")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured to this file")
 
 

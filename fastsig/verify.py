@@ -63,7 +63,10 @@ def run(args: argparse.Namespace) -> int:
     dtypes = chosen(args.dtypes, DTYPES, "dtype")
     if functions is None or dtypes is None:
         return 2
-    findings = check(functions, dtypes, args.exhaustive)
+    judged = tuple(dtype for dtype in dtypes if judgeable(dtype))
+    if not judged:
+        return 2
+    findings = check(functions, judged, args.exhaustive)
     rows = [
         (
             f"{f.function}{'' if f.output == 'y' and f.function == 'sigmoid' else ' → ' + f.output}",
@@ -92,6 +95,16 @@ def chosen(text: str | None, known: tuple[str, ...], kind: str) -> tuple[str, ..
             print(f"unknown {kind} {name!r}: choose from {', '.join(known)}", file=sys.stderr)
             return None
     return names
+
+
+def judgeable(dtype: str) -> bool:
+    """Whether NumPy has a type here that is wide enough for the reference; told if not."""
+    try:
+        testing.wide(dtype)
+    except NotImplementedError as error:
+        print(f"{dtype} is left out: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def check(functions: tuple[str, ...], dtypes: tuple[str, ...], exhaustive: bool = False) -> list[Finding]:
