@@ -1,8 +1,8 @@
 """Instructions in LLVM: what each word of a kernel, and of the loops round it, becomes. The only LLVM in the package.
 
 A kernel is compiled for `Lanes`, a vector of several registers: one pass of straight code then holds several independent
-chains, which is what keeps the multipliers busy (sigmoid, ns an element on Granite Rapids with 2, 4 and 8 registers: float32
-0.351, 0.348, 0.357; float64 0.875, 0.884, 0.977; on Zen 5 one took 0.27 and eight 0.20 for float32).
+chains, which is what keeps the multipliers busy (sigmoid, ns an element on Granite Rapids with 4 and 8 registers: float32 0.33
+and 0.42, float64 0.94 and 1.00, with 2 as with 4; on Zen 5 an earlier kernel took 0.27 with one and 0.20 with eight).
 """
 
 from __future__ import annotations
