@@ -117,6 +117,16 @@ def reciprocal(a: Any, v: Any, s: Any, f: Any) -> Any:
 
 
 @part
+def core(x: Any, f: Any) -> Any:
+    """|x|, f.unit·2^m, and 1 / (2^m + e^r) in f.unit with its relative error: all that the functions of x are made of."""
+    a = distance(x, f)
+    v = reduced(a, f)
+    s = power_of_two(v)
+    inverse, error = reciprocal(a, v, s, f)
+    return a, s, inverse, error
+
+
+@part
 def scaled(s: Any, y: Any, a: Any, f: Any) -> Any:
     """s·y, rounded once even where it is subnormal, though no operand or result of the arithmetic is.
 
@@ -145,6 +155,12 @@ def slope(s: Any, inverse: Any, error: Any, f: Any) -> Any:
     return h, fma(error, h - y, lost)
 
 
+@part
+def derivative(a: Any, s: Any, inverse: Any, error: Any, f: Any) -> Any:
+    high, low = slope(s, inverse, error, f)
+    return scaled(s, fma(inverse, high, inverse * low), a, f)
+
+
 # --- the public functions ----------------------------------------------------------------------------------------------
 
 
@@ -158,10 +174,7 @@ def sigmoid(x: Any, f: Any) -> Any:
     >>> fastsig.sigmoid([-745.0, 0.0, 0.5])
     array([4.94065646e-324, 5.00000000e-001, 6.22459331e-001])
     """
-    a = distance(x, f)
-    v = reduced(a, f)
-    s = power_of_two(v)
-    inverse, error = reciprocal(a, v, s, f)
+    a, s, inverse, error = core(x, f)
     return value(x, a, s, inverse, error, f)
 
 
@@ -174,12 +187,8 @@ def sigmoid_grad(x: Any, f: Any) -> Any:
     >>> fastsig.sigmoid_grad([-30.0, 0.0, 30.0])
     array([9.35762297e-14, 2.50000000e-01, 9.35762297e-14])
     """
-    a = distance(x, f)
-    v = reduced(a, f)
-    s = power_of_two(v)
-    inverse, error = reciprocal(a, v, s, f)
-    high, low = slope(s, inverse, error, f)
-    return scaled(s, fma(inverse, high, inverse * low), a, f)
+    a, s, inverse, error = core(x, f)
+    return derivative(a, s, inverse, error, f)
 
 
 @kernel("y dy", float16=0.51, float32=0.85, float64=0.85)
@@ -194,12 +203,8 @@ def sigmoid_value_and_grad(x: Any, f: Any) -> Any:
     >>> dy
     array([0.25      , 0.10499359])
     """
-    a = distance(x, f)
-    v = reduced(a, f)
-    s = power_of_two(v)
-    inverse, error = reciprocal(a, v, s, f)
-    high, low = slope(s, inverse, error, f)
-    return value(x, a, s, inverse, error, f), scaled(s, fma(inverse, high, inverse * low), a, f)
+    a, s, inverse, error = core(x, f)
+    return value(x, a, s, inverse, error, f), derivative(a, s, inverse, error, f)
 
 
 @kernel("dx", float16=0.51, float32=1.5, float64=1.5, needs_subnormals=True)

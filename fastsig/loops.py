@@ -54,10 +54,9 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
     short_cut = kernel.inputs == ("x",)
     work = 4 if "x" in kernel.inputs else 1  # for each byte, roughly: the functions of y are soon done
     flush = not kernel.needs_subnormals
-    buffer = BUFFER
     piece = BUFFER // size
     ahead = AHEAD // size
-    space = arrays * buffer
+    space = arrays * BUFFER
 
     @jit()
     def evaluate(x):  # type: ignore[no-untyped-def]
@@ -92,7 +91,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
     def strided(args, steps, i, n):  # type: ignore[no-untyped-def]
         """The same for any arrays, through buffers. Every second element, the commonest of strides, is copied in vectors:
         float32 0.6 ns an element for 0.9."""
-        p = lanes.pieces(narrow, lanes.scratch(space), buffer)
+        p = lanes.pieces(narrow, lanes.scratch(space), BUFFER)
         while i < n:
             count = min(piece, n - i)
             for k in range(inputs):
