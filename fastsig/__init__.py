@@ -19,6 +19,31 @@ UFUNCS = (
     "sigmoid_vjp",
     "sigmoid_backward",
     "sigmoid_derivative",
+    "log_sigmoid",
+    "log_expit",
+    "log_sigmoid_grad",
+    "log_sigmoid_value_and_grad",
+    "log_sigmoid_vjp",
+    "softplus",
+    "softplus_grad",
+    "softplus_value_and_grad",
+    "softplus_vjp",
+    "logit",
+    "silu",
+    "swish",
+    "silu_grad",
+    "silu_value_and_grad",
+    "silu_vjp",
+    "tanh",
+    "tanh_grad",
+    "tanh_value_and_grad",
+    "tanh_vjp",
+    "tanh_backward",
+    "tanh_derivative",
+    "bce_with_logits",
+    "bce_with_logits_grad",
+    "bce_with_logits_value_and_grad",
+    "bce_with_logits_grad_and_hess",
 )
 THREADS = ("get_num_threads", "set_num_threads", "num_threads")
 
@@ -28,7 +53,7 @@ if TYPE_CHECKING:
     from fastsig.parallel import get_num_threads as get_num_threads
     from fastsig.parallel import num_threads as num_threads
     from fastsig.parallel import set_num_threads as set_num_threads
-    from fastsig.typing import OneToOne, OneToTwo, TwoToOne
+    from fastsig.typing import OneToOne, OneToTwo, TwoToOne, TwoToTwo
 
     sigmoid: OneToOne
     expit: OneToOne
@@ -37,6 +62,31 @@ if TYPE_CHECKING:
     sigmoid_vjp: TwoToOne
     sigmoid_backward: TwoToOne
     sigmoid_derivative: OneToOne
+    log_sigmoid: OneToOne
+    log_expit: OneToOne
+    log_sigmoid_grad: OneToOne
+    log_sigmoid_value_and_grad: OneToTwo
+    log_sigmoid_vjp: TwoToOne
+    softplus: OneToOne
+    softplus_grad: OneToOne
+    softplus_value_and_grad: OneToTwo
+    softplus_vjp: TwoToOne
+    logit: OneToOne
+    silu: OneToOne
+    swish: OneToOne
+    silu_grad: OneToOne
+    silu_value_and_grad: OneToTwo
+    silu_vjp: TwoToOne
+    tanh: OneToOne
+    tanh_grad: OneToOne
+    tanh_value_and_grad: OneToTwo
+    tanh_vjp: TwoToOne
+    tanh_backward: TwoToOne
+    tanh_derivative: OneToOne
+    bce_with_logits: TwoToOne
+    bce_with_logits_grad: TwoToOne
+    bce_with_logits_value_and_grad: TwoToTwo
+    bce_with_logits_grad_and_hess: TwoToTwo
 
 
 def __getattr__(name: str) -> Any:

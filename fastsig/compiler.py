@@ -13,6 +13,7 @@ import stat
 import struct
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,6 +98,39 @@ def machine() -> Any:
     )
 
 
+# --- one at a time, and forks --------------------------------------------------------------------------------------------
+
+LOCK = threading.RLock()
+
+
+def lock() -> threading.RLock:
+    """What is held while a loop is loaded or compiled."""
+    return LOCK
+
+
+def renew_lock() -> None:
+    global LOCK
+    LOCK = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=renew_lock)
+
+
+@cache
+def hold_forks() -> None:
+    """From now on a fork waits for a compilation: the child would find Numba's own lock held for ever.
+
+    Hooks run in the reverse order of their registration. Those of logging and of concurrent.futures take locks that Numba
+    may want, so they must have been registered before ours.
+    """
+    import concurrent.futures.thread
+    import logging  # noqa: F401
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=lambda: bool(LOCK.acquire()), after_in_parent=lambda: LOCK.release())
+
+
 def inner_loop(name: str, storage: str) -> int:
     """The address of the inner loop of the public function `name` for arrays of `storage`: loaded, or compiled and kept."""
     folder = cache_folder()
@@ -114,6 +148,7 @@ def inner_loop(name: str, storage: str) -> int:
 
 def compile_loop(name: str, storage: str) -> tuple[str, bytes]:
     """The loop's symbol and object code."""
+    hold_forks()
     from numba import cfunc
 
     from fastsig import loops

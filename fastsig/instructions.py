@@ -50,3 +50,33 @@ def subtract_bits(a: Any, b: Any) -> Any:
 def polynomial(x: Any, square: Any, coefficients: Any) -> Any:
     """The polynomial of x, coefficients from the lowest order up; `square` is x·x."""
     raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def with_sign(y: Any, x: Any) -> Any:
+    """|y|, with the sign of x."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def halved(x: Any) -> Any:
+    """x / 2 for 0 <= x <= twice the smallest normal number, to half a last place: by the bits, subnormal or not."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def unpacked(x: Any) -> Any:
+    """A subnormal x in units of the smallest one, by the bits; it keeps its sign, a zero too."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def binades(a: Any, b: Any) -> Any:
+    """The integer k for which a·2^-k is within a factor of 1.5 of b, for a > 0 and b > 0."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
+def lowered(a: Any, b: Any) -> Any:
+    """That a·2^-k."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")

@@ -22,7 +22,7 @@ from numba.core.typing.typeof import typeof_impl
 from numba.extending import infer_getattr, intrinsic, lower_builtin, lower_getattr_generic, register_model
 
 from fastsig import instructions
-from fastsig.constants import FLOAT32, FLOAT64, Format
+from fastsig.constants import FLOAT32, FLOAT64, Format, Range
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 FLOAT = {"float16": ir.HalfType(), "float32": ir.FloatType(), "float64": ir.DoubleType()}
@@ -79,6 +79,7 @@ class Shape:
     inputs: int
     outputs: int
     half: bool  # whether the machine converts float16 itself
+    ordinary: Range | None  # the first inputs for which there is a shorter way
 
     @property
     def format(self) -> Format:
@@ -88,7 +89,7 @@ class Shape:
 class ShapeType(types.Type):
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        super().__init__(f"Shape({shape.storage}, {shape.count}, {shape.inputs}, {shape.outputs}, {shape.half})")
+        super().__init__(f"Shape({shape.storage}, {shape.count}, {shape.inputs}, {shape.outputs}, {shape.half}, {shape.ordinary})")
 
     @property
     def addresses(self) -> types.Type:
@@ -144,7 +145,7 @@ def lower_format_attribute(context: Any, builder: ir.IRBuilder, type: FormatType
     return I1(number) if isinstance(number, bool) else FLOAT[type.format.name](number)
 
 
-NUMBERS = {"zero": 0.0, "one": 1.0, "infinity": float("inf")}
+NUMBERS = {"zero": 0.0, "half": 0.5, "one": 1.0, "four": 4.0, "infinity": float("inf"), "nan": float("nan")}
 
 
 def constant(format: Format, name: str) -> Any:
@@ -228,8 +229,10 @@ PAIRS = ((Lanes, Lanes), (Lanes, types.Float), (types.Float, Lanes))
 define(operator.add, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fadd(x, y))
 define(operator.sub, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fsub(x, y))
 define(operator.mul, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fmul(x, y))
+define(operator.truediv, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fdiv(x, y))
 define(operator.neg, for_lanes(result), ((Lanes,),))(lambda b, type, x: b.fneg(x))
 define(operator.lt, for_lanes(mask), PAIRS)(lambda b, type, x, y: b.fcmp_ordered("<", x, y))
+define(operator.eq, for_lanes(mask), PAIRS)(lambda b, type, x, y: b.fcmp_ordered("==", x, y))
 define(operator.le, for_lanes(mask), PAIRS)(lambda b, type, x, y: b.fcmp_ordered("<=", x, y))
 
 
@@ -238,6 +241,15 @@ define(operator.le, for_lanes(mask), PAIRS)(lambda b, type, x, y: b.fcmp_ordered
 
 def name_of(type: types.Type) -> str:
     return str((type.dtype if isinstance(type, Lanes) else type).name)
+
+
+def integer(type: types.Type, value: int) -> ir.Constant:
+    """An integer as wide as the floats of `type`, in every lane."""
+    return splat(type, INTEGER[name_of(type)](value))
+
+
+def digits(type: types.Type) -> int:
+    return FORMATS[name_of(type)].digits
 
 
 def as_bits(builder: ir.IRBuilder, type: types.Type, x: ir.Value) -> ir.Value:
@@ -281,13 +293,54 @@ def magnitude(builder: ir.IRBuilder, type: types.Type, x: ir.Value) -> ir.Value:
 
 @define(instructions.power_of_two, result)
 def power_of_two(builder: ir.IRBuilder, type: types.Type, v: ir.Value) -> ir.Value:
-    digits = splat(type, INTEGER[name_of(type)](FORMATS[name_of(type)].digits))
-    return builder.bitcast(builder.shl(as_bits(builder, type, v), digits), v.type)
+    return builder.bitcast(builder.shl(as_bits(builder, type, v), integer(type, digits(type))), v.type)
 
 
 @define(instructions.subtract_bits, result)
 def subtract_bits(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value) -> ir.Value:
     return builder.bitcast(builder.sub(as_bits(builder, type, a), as_bits(builder, type, b)), a.type)
+
+
+@define(instructions.with_sign, result)
+def with_sign(builder: ir.IRBuilder, type: types.Type, y: ir.Value, x: ir.Value) -> ir.Value:
+    return call(builder, f"llvm.copysign.{suffix(x.type)}", x.type, y, x)
+
+
+@define(instructions.halved, result)
+def halved(builder: ir.IRBuilder, type: types.Type, x: ir.Value) -> ir.Value:
+    return builder.bitcast(builder.lshr(as_bits(builder, type, x), integer(type, 1)), x.type)
+
+
+@define(instructions.unpacked, result)
+def unpacked(builder: ir.IRBuilder, type: types.Type, x: ir.Value) -> ir.Value:
+    """The bits of |x| are the low ones of 2^digits + the integer."""
+    base = pattern(2.0 ** digits(type), name_of(type))
+    sum = builder.or_(as_bits(builder, type, magnitude(builder, type, x)), integer(type, base))
+    whole = builder.fsub(builder.bitcast(sum, x.type), splat(type, FLOAT[name_of(type)](2.0 ** digits(type))))
+    return with_sign(builder, type, whole, x)
+
+
+def apart(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value) -> ir.Value:
+    """k in the place of an exponent: the difference of the bits is nearly that of the logarithms, and is rounded."""
+    difference = builder.sub(as_bits(builder, type, a), as_bits(builder, type, b))
+    rounded = builder.add(difference, integer(type, 1 << (digits(type) - 1)))
+    return builder.and_(rounded, integer(type, -1 << digits(type)))
+
+
+@define(instructions.binades, result)
+def binades(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value) -> ir.Value:
+    """To a float by way of the last digits of a large one; made positive first, for AVX2 has no signed shift of 64 bits."""
+    name = name_of(type)
+    positive = 3 << (8 * SIZE[name] - digits(type) - 3)
+    shifted = builder.add(apart(builder, type, a, b), integer(type, positive << digits(type)))
+    small = builder.lshr(shifted, integer(type, digits(type)))
+    large = builder.or_(small, integer(type, pattern(1.5 * 2.0 ** digits(type), name)))
+    return builder.fsub(builder.bitcast(large, a.type), splat(type, FLOAT[name](1.5 * 2.0 ** digits(type) + positive)))
+
+
+@define(instructions.lowered, result)
+def lowered(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value) -> ir.Value:
+    return builder.bitcast(builder.sub(as_bits(builder, type, a), apart(builder, type, a, b)), a.type)
 
 
 @define(instructions.polynomial, lambda args: result(args[:1]))
@@ -621,16 +674,21 @@ def narrowed_by_integers(builder: ir.IRBuilder, value: ir.Value, count: int) -> 
 
 
 @intrinsic
-def ordinary(typing: Any, x: Any) -> Any:
-    """Whether every lane of the first input is ordinary. By the bits, as integers: there NaN is the largest of all."""
-    numbers = x[0]
-    limit = FORMATS[name_of(numbers)].ordinary
+def ordinary(typing: Any, shape: Any, x: Any) -> Any:
+    """Whether the first input is in the shape's ordinary range, in every lane.
+
+    By the bits, as integers: there NaN is the largest of all, and what is below the range, less its beginning, is larger still.
+    """
+    numbers, span = x[0], shape.shape.ordinary
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        lanes = builder.extract_value(args[0], 0)
-        bits = as_bits(builder, numbers, magnitude(builder, numbers, lanes))
+        name = name_of(numbers)
+        lanes = builder.extract_value(args[1], 0)
+        bits = as_bits(builder, numbers, magnitude(builder, numbers, lanes) if span.of_magnitude else lanes)
+        if span.least:
+            bits = builder.sub(bits, integer(numbers, pattern(span.least, name)))
         count = numbers.count
-        while count * SIZE[name_of(numbers)] > CACHE_LINE:
+        while count * SIZE[name] > CACHE_LINE:
             count //= 2
             halves = [
                 builder.shuffle_vector(
@@ -639,11 +697,11 @@ def ordinary(typing: Any, x: Any) -> Any:
                 for start in (0, count)
             ]
             bits = call(builder, f"llvm.umax.{suffix(halves[0].type)}", halves[0].type, *halves)
-        highest = INTEGER[name_of(numbers)](pattern(limit, name_of(numbers)))
+        highest = INTEGER[name](pattern(span.most, name) - pattern(span.least, name))
         beyond = builder.icmp_unsigned(">", bits, ir.Constant(bits.type, [highest] * count))
         return builder.icmp_unsigned("==", builder.bitcast(beyond, ir.IntType(count)), ir.IntType(count)(0))
 
-    return types.boolean(x), emit
+    return types.boolean(shape, x), emit
 
 
 def pattern(number: float, name: str) -> int:

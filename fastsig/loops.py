@@ -45,14 +45,15 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
     function = jit()(kernel.function)
     size, line = SIZE[storage], CACHE_LINE
     format = lanes.COMPUTED_IN[storage]
-    usual = format.within_ordinary()
+    usual = format.without_tails()
     inputs, arrays = len(kernel.inputs), len(kernel.inputs) + len(kernel.outputs)
     last = register // SIZE[format.name]
     step = REGISTERS * last
-    wide = Shape(storage, step, inputs, arrays - inputs, half)
-    narrow = Shape(storage, last, inputs, arrays - inputs, half)
-    short_cut = kernel.inputs == ("x",)
-    work = 4 if "x" in kernel.inputs else 1  # for each byte, roughly: the functions of y are soon done
+    ordinary = getattr(format, kernel.ordinary) if kernel.ordinary else None
+    wide = Shape(storage, step, inputs, arrays - inputs, half, ordinary)
+    narrow = Shape(storage, last, inputs, arrays - inputs, half, ordinary)
+    short_cut = ordinary is not None
+    work = 1 if "y" in kernel.inputs else 4  # for each byte, roughly: the functions of y are soon done
     flush = not kernel.needs_subnormals
     piece = BUFFER // size
     ahead = AHEAD // size
@@ -60,7 +61,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
 
     @jit()
     def evaluate(x):  # type: ignore[no-untyped-def]
-        if short_cut and lanes.ordinary(x):
+        if short_cut and lanes.ordinary(wide, x):
             return lanes.apply(function, x, usual)
         return lanes.apply(function, x, format)
 

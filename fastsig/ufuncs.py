@@ -22,29 +22,10 @@ from fastsig.kernels import ALIASES, KERNELS, Kernel
 
 STORAGES = ("float16", "float32", "float64")  # in the order in which NumPy tries them
 KEPT: list[Any] = []  # what NumPy points to, for the life of the process
-LOCK = threading.RLock()
-
 Address = ctypes.c_void_p
 Loop = ctypes.CFUNCTYPE(None, Address, Address, Address, Address)
 FROM_FUNCTIONS = 1  # the index of PyUFunc_FromFuncAndData in NumPy's table, part of its stable C interface
 NO_IDENTITY = -1
-
-
-def hold_lock() -> None:
-    LOCK.acquire()
-
-
-def return_lock() -> None:
-    LOCK.release()
-
-
-def renew_lock() -> None:
-    global LOCK
-    LOCK = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):  # a fork waits for a compilation: the child would find Numba's own lock held for ever
-    os.register_at_fork(before=hold_lock, after_in_parent=return_lock, after_in_child=renew_lock)
 
 
 def make(name: str) -> np.ufunc:
@@ -90,7 +71,7 @@ def stub(kernel: Kernel, storage: str, table: ctypes.Array[Any], place: int) -> 
 
     def first_call(args: int, dims: int, steps: int, data: int) -> None:
         try:
-            with LOCK:
+            with compiler.lock():
                 if table[place] == mine:
                     parallel.connect()
                     table[place] = compiler.inner_loop(kernel.name, storage)
@@ -127,13 +108,17 @@ FE_INVALID = 1  # on x86 and Arm alike
 
 PARAMETERS = {
     "x": "x : array_like\n    The logit.",
-    "y": "y : array_like\n    The sigmoid's value, in [0, 1].",
+    "y": "y : array_like\n    The function's value, saved from the forward pass.",
+    "p": "p : array_like\n    The probability.",
+    "t": "t : array_like\n    The label, in [0, 1].",
     "g": 'g : array_like\n    The gradient with respect to the result ("upstream").',
 }
 RETURNS = {
     "y": "y : ndarray or scalar\n    The value.",
     "dy": "dy : ndarray or scalar\n    The derivative.",
+    "x": "x : ndarray or scalar\n    The logit.",
     "dx": "dx : ndarray or scalar\n    The gradient with respect to the input.",
+    "ddx": "ddx : ndarray or scalar\n    The second derivative with respect to the input.",
 }
 TEMPLATE = """{summary}
 

@@ -114,8 +114,8 @@ def specials(dtype):
     info = np.finfo(dtype)
     powers = np.ldexp(np.ones(1, dtype), np.arange(info.minexp - info.nmant, info.maxexp)).astype(dtype)
     around = (powers, powers * dtype.type(1.5), *(np.nextafter(powers, dtype.type(to)) for to in (0, info.max)))
-    half = np.concatenate([np.array([0, info.max, np.inf, np.nan], dtype), *around])
-    return np.concatenate([half, -half])
+    half = np.concatenate([np.array([0, info.max, np.inf], dtype), *around])
+    return np.concatenate([half, -half, np.array([np.nan, np.nan], dtype)])
 
 
 def inputs(name, dtype, shape=(1000,), seed=0):

@@ -564,20 +564,24 @@ def test_numbas_debugging_settings_are_not_for_us(python, setting, tmp_path):
 
 @forks
 def test_fork_while_another_thread_compiles(python, tmp_path):
+    """At any time: while Numba is imported, while it works, afterwards. The fork waits, and the child finds all it needs."""
     code = """if True:
-        import os, signal, threading, time
+        import os, signal, sys, threading, time
         import numpy as np, fastsig
-        thread = threading.Thread(target=lambda: fastsig.sigmoid(np.zeros(5)))
+        sigmoid = fastsig.sigmoid
+        thread = threading.Thread(target=lambda: sigmoid(np.zeros(5)))
         thread.start()
-        time.sleep(0.5)
+        time.sleep(float(sys.argv[1]))
         child = os.fork()
         if child == 0:
             signal.alarm(60)
-            os._exit(0 if (fastsig.sigmoid(np.zeros(5)) == 0.5).all() else 3)
+            os._exit(0 if (sigmoid(np.zeros(5)) == 0.5).all() else 3)
         thread.join()
         print(os.waitpid(child, 0)[1])
     """
-    assert python(code, FASTSIG_CACHE_DIR=tmp_path / "cache", warnings="ignore") == "0"
+    for k, pause in enumerate((0.05, 0.2, 0.5, 1)):
+        folder = tmp_path / str(k)
+        assert python(code, pause, FASTSIG_CACHE_DIR=folder, warnings="ignore", timeout=100) == "0", pause
 
 
 @forks
