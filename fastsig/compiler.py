@@ -124,7 +124,7 @@ def hold_forks() -> None:
     Hooks run in the reverse order of their registration. Those of logging and of concurrent.futures take locks that Numba
     may want, so they must have been registered before ours.
     """
-    import concurrent.futures.thread
+    import concurrent.futures.thread  # noqa: F401
     import logging  # noqa: F401
 
     if hasattr(os, "register_at_fork"):

@@ -49,6 +49,7 @@ class Absolute:
 
     where: str  # a condition on the inputs, as NumPy evaluates it
     bound: Mapping[str, float]  # for each dtype; one without has its relative bound there too
+    times: str = ""  # the input by whose magnitude the bound is multiplied, if any
 
 
 @dataclass(frozen=True)
@@ -566,8 +567,8 @@ def logit(p: Any, f: Any) -> Any:
     total = first + y
     result = total + (((first - total) + y) + fma(k, -f.ln2_low, low))
     if f.tails:
-        result = select(whole == f.zero, f.infinity, result)
-        result = select(whole < f.zero, f.nan, result)
+        result = select(small == f.zero, f.infinity, result)
+        result = select(small < f.zero, f.nan, result)
     return select(lower, -result, result)
 
 
@@ -687,7 +688,7 @@ def silu_value_and_grad(x: Any, f: Any) -> Any:
     "dx",
     float32=1.5,
     float64=1.5,
-    absolute={"dx": Absolute("(x >= -1.5) & (x <= -1)", {"float32": 2.0**-26, "float64": 2.0**-55})},
+    absolute={"dx": Absolute(CROSSING.where, CROSSING.bound, times="g")},
     needs_subnormals=True,
 )
 def silu_vjp(x: Any, g: Any, f: Any) -> Any:
@@ -838,7 +839,8 @@ def tanh_backward(g: Any, y: Any, f: Any) -> Any:
 # --- binary cross-entropy ----------------------------------------------------------------------------------------------
 
 SOFT = Absolute(
-    "(t > 0) & (t < 1)", {"float16": 2.0**-12, "bfloat16": 2.0**-9, "float32": 2.0**-23, "float64": 2.0**-52}
+    "(t > 0) & (t < 1)",
+    {"float16": 0.51 * 2.0**-11, "bfloat16": 0.51 * 2.0**-8, "float32": 2.0**-23, "float64": 2.0**-52},
 )
 
 
@@ -860,6 +862,7 @@ def residual(x: Any, t: Any, y: Any, f: Any) -> Any:
     negative = x < f.zero
     up, down = select(negative, y, h), select(negative, h, y)
     difference = fma(f.one - t, up, -(t * down))
+    difference = select(t == f.one, -down, difference)  # the sign of a zero
     return select(magnitude(t) < f.infinity, difference, up - t)
 
 
@@ -923,4 +926,4 @@ def bce_with_logits_grad_and_hess(x: Any, t: Any, f: Any) -> Any:
     a, s, inverse, error = core(x, f)
     curvature = derivative(a, s, inverse, error, f)
     dx = residual(x, t, smaller(a, s, inverse, error, f), f)
-    return dx, select(t == t, curvature, t)  # noqa: PLR0124  # a label that is NaN shows in both
+    return dx, select(t == t, curvature, t)  # a label that is NaN shows in both

@@ -26,9 +26,10 @@ from fastsig.constants import FLOAT32, FLOAT64, Format, Range
 
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 FLOAT = {"float16": ir.HalfType(), "float32": ir.FloatType(), "float64": ir.DoubleType()}
-INTEGER = {"float16": I16, "float32": I32, "float64": I64}
-SIZE = {"float16": 2, "float32": 4, "float64": 8}
-COMPUTED_IN = {"float16": FLOAT32, "float32": FLOAT32, "float64": FLOAT64}
+STORED = {**FLOAT, "bfloat16": I16}
+INTEGER = {"float16": I16, "bfloat16": I16, "float32": I32, "float64": I64}
+SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+COMPUTED_IN = {"float16": FLOAT32, "bfloat16": FLOAT32, "float32": FLOAT32, "float64": FLOAT64}
 FORMATS = {"float32": FLOAT32, "float64": FLOAT64}
 CACHE_LINE = 64
 
@@ -89,7 +90,9 @@ class Shape:
 class ShapeType(types.Type):
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
-        super().__init__(f"Shape({shape.storage}, {shape.count}, {shape.inputs}, {shape.outputs}, {shape.half}, {shape.ordinary})")
+        super().__init__(
+            f"Shape({shape.storage}, {shape.count}, {shape.inputs}, {shape.outputs}, {shape.half}, {shape.ordinary})"
+        )
 
     @property
     def addresses(self) -> types.Type:
@@ -362,7 +365,7 @@ def polynomial(builder: ir.IRBuilder, type: types.Type, x: ir.Value, square: ir.
 
 def place(builder: ir.IRBuilder, address: ir.Value, index: ir.Value, shape: Shape) -> ir.Value:
     """The pointer to `shape.count` elements from `address[index]` on."""
-    number = FLOAT[shape.storage]
+    number = STORED[shape.storage]
     pointer = builder.gep(builder.inttoptr(address, number.as_pointer()), [index])
     return builder.bitcast(pointer, ir.VectorType(number, shape.count).as_pointer())
 
@@ -397,7 +400,7 @@ def read_first(typing: Any, shape: Any, p: Any, index: Any, count: Any) -> Any:
     s = shape.shape
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        vector, values = ir.VectorType(FLOAT[s.storage], s.count), []
+        vector, values = ir.VectorType(STORED[s.storage], s.count), []
         mask = first(builder, args[3], s)
         for address in cgutils.unpack_tuple(builder, args[1])[: s.inputs]:
             pointer = place(builder, address, args[2], s)
@@ -597,10 +600,11 @@ def drain(typing: Any) -> Any:
     return types.void(), emit
 
 
-# --- float16 ------------------------------------------------------------------------------------------------------------
+# --- float16 and bfloat16 -----------------------------------------------------------------------------------------------
 
 
-# LLVM's own conversions are calls of a library where the machine has none; there, integers do the same to the same bits.
+# LLVM's own conversions of float16 are calls of a library where the machine has none; there, integers do the same to the same
+# bits. bfloat16 is the upper half of float32; some processors' own conversion to it flushes subnormals, so integers do it always.
 
 
 def widened(builder: ir.IRBuilder, stored: ir.Value, shape: Shape) -> ir.Value:
@@ -608,15 +612,34 @@ def widened(builder: ir.IRBuilder, stored: ir.Value, shape: Shape) -> ir.Value:
     computed = ir.VectorType(FLOAT[shape.format.name], shape.count)
     if stored.type == computed:
         return stored
+    if shape.storage == "bfloat16":
+        lanes = ir.VectorType(I32, shape.count)
+        return builder.bitcast(builder.shl(builder.zext(stored, lanes), ir.Constant(lanes, [I32(16)] * shape.count)), computed)
     return builder.fpext(stored, computed) if shape.half else widened_by_integers(builder, stored, shape.count)
 
 
 def narrowed(builder: ir.IRBuilder, value: ir.Value, shape: Shape) -> ir.Value:
     """What will be stored, rounded once to nearest, ties to even."""
-    stored = ir.VectorType(FLOAT[shape.storage], shape.count)
+    stored = ir.VectorType(STORED[shape.storage], shape.count)
     if value.type == stored:
         return value
+    if shape.storage == "bfloat16":
+        return upper_half(builder, value, shape.count)
     return builder.fptrunc(value, stored) if shape.half else narrowed_by_integers(builder, value, shape.count)
+
+
+def upper_half(builder: ir.IRBuilder, value: ir.Value, count: int) -> ir.Value:
+    lanes = ir.VectorType(I32, count)
+
+    def number(value: int) -> ir.Constant:
+        return ir.Constant(lanes, [I32(value)] * count)
+
+    bits = builder.bitcast(value, lanes)
+    odd = builder.and_(builder.lshr(bits, number(16)), number(1))
+    rounded = builder.add(builder.add(bits, number(0x7FFF)), odd)
+    quiet = builder.or_(bits, number(1 << 22))
+    result = builder.select(builder.fcmp_unordered("uno", value, value), quiet, rounded)
+    return builder.trunc(builder.lshr(result, number(16)), ir.VectorType(I16, count))
 
 
 HALF_BIAS, HALF_DIGITS = (127 - 15) << 23, 23 - 10  # between the exponents and the significands of float32 and float16

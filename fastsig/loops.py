@@ -9,6 +9,7 @@ the caches.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from numba import njit, types
@@ -35,13 +36,19 @@ def jit(*arguments: types.Type, returns: types.Type = types.void) -> Any:
     return njit(*signature, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
+@cache
+def register_parts() -> None:
+    """Once for all kernels, so that what several of them call for the same types is compiled once."""
+    for function in kernels.PARTS:
+        register_jitable(error_model="numpy", no_cfunc_wrapper=True)(function)
+
+
 def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Callable[..., None]:
     """The loop of `kernel` for arrays of `storage`, on a machine whose registers hold `register` bytes.
 
     `half` says whether that machine converts float16 itself.
     """
-    for function in kernels.PARTS:
-        register_jitable(error_model="numpy", no_cfunc_wrapper=True)(function)
+    register_parts()
     function = jit()(kernel.function)
     size, line = SIZE[storage], CACHE_LINE
     format = lanes.COMPUTED_IN[storage]

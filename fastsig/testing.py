@@ -1,6 +1,7 @@
 """Truth: one definition of an error in units in the last place, the exact functions, and inputs that find mistakes.
 
-Usable for any kernel, not only this package's:
+Usable for any kernel, not only this package's: `ulp(got, exact)` measures an error; `exact(name, *inputs)` gives the true results
+of this package's functions; `edges`, `spaced`, `random` and `worst` give logits, and `operands` what goes with them.
 
 >>> import numpy as np
 >>> from fastsig.testing import exact, ulp
@@ -12,7 +13,10 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +24,29 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-WIDE: dict[str, type[np.floating[Any]]] = {"float16": np.float64, "float32": np.float64, "float64": np.longdouble}
+WIDE: dict[str, type[np.floating[Any]]] = {
+    "float16": np.float64,
+    "bfloat16": np.float64,
+    "float32": np.float64,
+    "float64": np.longdouble,
+}
 MARGIN = 10  # bits that the reference must have beyond the format: 2^-10 ULP is then all it adds
+
+
+def finfo(dtype: npt.DTypeLike) -> Any:
+    """`numpy.finfo`, for bfloat16 as well."""
+    if np.dtype(dtype).name != "bfloat16":
+        return np.finfo(dtype)
+    from ml_dtypes import finfo
+
+    return finfo(dtype)
 
 
 def wide(dtype: npt.DTypeLike) -> type[np.floating[Any]]:
     """The floating-point type in which references for `dtype` are computed."""
     name = np.dtype(dtype).name
     chosen = WIDE[name]
-    if np.finfo(chosen).nmant < np.finfo(dtype).nmant + MARGIN:
+    if np.finfo(chosen).nmant < finfo(dtype).nmant + MARGIN:
         raise NotImplementedError(f"NumPy has no floating-point type on this machine that is wide enough to judge {name}")
     return chosen
 
@@ -38,7 +56,7 @@ def ulp(got: npt.ArrayLike, exact: npt.ArrayLike) -> Array:
 
     Parameters
     ----------
-    got : array_like of float16, float32 or float64
+    got : array_like of float16, bfloat16, float32 or float64
     exact : array_like of a wider floating-point type
         The true values.
 
@@ -55,20 +73,21 @@ def ulp(got: npt.ArrayLike, exact: npt.ArrayLike) -> Array:
     """
     result, true = np.asarray(got), np.asarray(exact)
     with np.errstate(all="ignore"):
-        error = np.asarray(np.abs(result - true) / last_place(true, result.dtype), dtype=np.float64)
-        if np.isfinite(error).all() and (result != 0).all():
+        number = result.astype(true.dtype)
+        error = np.asarray(np.abs(number - true) / last_place(true, result.dtype), dtype=np.float64)
+        if np.isfinite(error).all() and (number != 0).all():
             return error
-        rounded = true.astype(result.dtype)
-    special = ~(np.isfinite(true) & np.isfinite(result))
-    same = (result == rounded) | (np.isnan(result) & np.isnan(true))
+        rounded = true.astype(result.dtype).astype(true.dtype)
+    special = ~(np.isfinite(true) & np.isfinite(number))
+    same = (number == rounded) | (np.isnan(number) & np.isnan(true))
     error = np.where(special, np.where(same, 0.0, np.inf), error)
-    wrong_zero = (result == 0) & (np.signbit(result) != np.signbit(true)) & ~np.isnan(true)
+    wrong_zero = (number == 0) & (np.signbit(number) != np.signbit(true)) & ~np.isnan(true)
     return np.where(wrong_zero, np.inf, error)
 
 
 def last_place(true: Array, dtype: np.dtype[Any]) -> Array:
     """The distance of the numbers of `dtype` round `true`."""
-    info = np.finfo(dtype)
+    info = finfo(dtype)
     if true.dtype == np.float64:  # by the bits: several times as fast
         digits, bias = np.finfo(np.float64).nmant, 1 - np.finfo(np.float64).minexp
         exponent = (true.view(np.int64) >> digits) & (2 * bias + 1)
@@ -92,25 +111,86 @@ def sigmoid_grad(x: Array) -> Array:
     return e / (1 + e) ** 2
 
 
-def sigmoid_vjp(x: Array, g: Array) -> Array:
-    return g * sigmoid_grad(x)
+def softplus(x: Array) -> Array:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def sigmoid_derivative(y: Array) -> Array:
-    return y * (1 - y)
+def log_sigmoid(x: Array) -> Array:
+    return -softplus(-x)
 
 
-def sigmoid_backward(g: Array, y: Array) -> Array:
-    return g * (y * (1 - y))
+def logit(p: Array) -> Array:
+    """Near 1/2 the logarithms cancel, and 2p - 1 is exact."""
+    middle = np.abs(p - 0.5) < 0.25
+    away = np.where(middle, 0.9, p)
+    return np.where(
+        middle, 2 * np.arctanh(2 * np.where(middle, p, 0.5) - 1), np.log(np.abs(away) * np.sign(away)) - np.log1p(-away)
+    )
+
+
+def silu(x: Array) -> Array:
+    return np.where(np.isneginf(x), -0.0, x * sigmoid(x))
+
+
+def silu_grad(x: Array) -> Array:
+    a = np.abs(x)
+    e = np.exp(-a)
+    small = np.where(np.isinf(a), -0.0, e / (1 + e) * (1 - a / (1 + e)))
+    return np.where(x < 0, small, 1 - small)
+
+
+def tanh(x: Array) -> Array:
+    return np.tanh(x)
+
+
+def tanh_grad(x: Array) -> Array:
+    return 4 * sigmoid_grad(2 * x)
+
+
+def bce_with_logits(x: Array, t: Array) -> Array:
+    """|x| times the distance of t from its own label, which is exact, and the logarithm."""
+    wrong = np.where(x < 0, t, 1 - t)
+    return np.where(wrong == 0, 0, np.abs(x) * wrong) + np.log1p(np.exp(-np.abs(x)))
+
+
+def bce_with_logits_grad(x: Array, t: Array) -> Array:
+    return np.where(t == 1, -sigmoid(-x), (1 - t) * sigmoid(x) - t * sigmoid(-x))
+
+
+def bce_with_logits_hess(x: Array, t: Array) -> Array:
+    return np.where(np.isnan(t), t, sigmoid_grad(x))
 
 
 EXACT: dict[str, tuple[Callable[..., Array], ...]] = {
     "sigmoid": (sigmoid,),
     "sigmoid_grad": (sigmoid_grad,),
     "sigmoid_value_and_grad": (sigmoid, sigmoid_grad),
-    "sigmoid_vjp": (sigmoid_vjp,),
-    "sigmoid_derivative": (sigmoid_derivative,),
-    "sigmoid_backward": (sigmoid_backward,),
+    "sigmoid_vjp": (lambda x, g: g * sigmoid_grad(x),),
+    "sigmoid_derivative": (lambda y: y * (1 - y),),
+    "sigmoid_backward": (lambda g, y: g * (y * (1 - y)),),
+    "softplus": (softplus,),
+    "softplus_grad": (sigmoid,),
+    "softplus_value_and_grad": (softplus, sigmoid),
+    "softplus_vjp": (lambda x, g: g * sigmoid(x),),
+    "log_sigmoid": (log_sigmoid,),
+    "log_sigmoid_grad": (lambda x: sigmoid(-x),),
+    "log_sigmoid_value_and_grad": (log_sigmoid, lambda x: sigmoid(-x)),
+    "log_sigmoid_vjp": (lambda x, g: g * sigmoid(-x),),
+    "logit": (logit,),
+    "silu": (silu,),
+    "silu_grad": (silu_grad,),
+    "silu_value_and_grad": (silu, silu_grad),
+    "silu_vjp": (lambda x, g: g * silu_grad(x),),
+    "tanh": (tanh,),
+    "tanh_grad": (tanh_grad,),
+    "tanh_value_and_grad": (tanh, tanh_grad),
+    "tanh_vjp": (lambda x, g: g * tanh_grad(x),),
+    "tanh_derivative": (lambda y: (1 - y) * (1 + y),),
+    "tanh_backward": (lambda g, y: g * ((1 - y) * (1 + y)),),
+    "bce_with_logits": (bce_with_logits,),
+    "bce_with_logits_grad": (bce_with_logits_grad,),
+    "bce_with_logits_value_and_grad": (bce_with_logits, bce_with_logits_grad),
+    "bce_with_logits_grad_and_hess": (bce_with_logits_grad, bce_with_logits_hess),
 }
 
 
@@ -123,25 +203,30 @@ def exact(name: str, *inputs: Array) -> tuple[Array, ...]:
 
 # --- inputs ------------------------------------------------------------------------------------------------------------
 
-# Where a result changes its nature, and the worst inputs that exhaustive and long runs have found.
+# Where a result of some function changes its nature.
 EDGES = {
     "float16": "0x0p+0",
-    "float32": """0x0p+0 0x1p-149 0x1p-126 0x1p-25 0x1.62e43p-2 0x1.62e43p-1 0x1.0a2b24p+4 0x1.154246p+4 0x1.1b4b4ep+4
-        0x1.1b1fa8p+4 0x1.5d589ep+6 0x1.5d58ap+6 0x1.5eca1cp+6 0x1.9fe36ap+6 0x1.a2p+6 0x1.5cp+6 0x1.8p+7 0x1.fffffep+127
-        0x1.63f5dep-2""",
-    "float64": """0x0p+0 0x1p-1074 0x1p-1022 0x1p-54 0x1.62e42fefa39efp-2 0x1.62e42fefa39efp-1 0x1.2b708872320e2p+5
-        0x1.62p+9 0x1.6232bdd7abcd2p+9 0x1.6232bdd7abcd3p+9 0x1.74910d52d3052p+9 0x1.75p+9 0x1.6b93333333333p+10
-        0x1.fffffffffffffp+1023""",
+    "bfloat16": "0x0p+0",
+    "float32": """0x0p+0 0x1p-149 0x1p-126 0x1p-125 0x1p-40 0x1p-25 0x1p-12 0x1.62e43p-2 0x1.62e43p-1 0x1p-1 0x1p+0 0x1.8p+0
+        0x1.474d1ep+0 0x1.0a2b24p+4 0x1.154246p+4 0x1.1b4b4ep+4 0x1.1b1fa8p+4 0x1.4p+5 0x1.5cp+5 0x1.5d589ep+6 0x1.5d58ap+6
+        0x1.62e43p+6 0x1.62e43p+5 0x1.6f6202p+6 0x1.6f6d58p+6 0x1.5eca1cp+6 0x1.9fe36ap+6 0x1.a2p+6 0x1.b8p+6 0x1.5cp+6 0x1.8p+7
+        0x1.94cccdp+7 0x1.fffffep+127 0x1.63f5dep-2""",
+    "float64": """0x0p+0 0x1p-1074 0x1p-1022 0x1p-1021 0x1p-80 0x1p-54 0x1p-27 0x1.62e42fefa39efp-2 0x1.62e42fefa39efp-1
+        0x1p-1 0x1p+0 0x1.8p+0 0x1.474d1f04ad5e8p+0 0x1.2b708872320e2p+5 0x1.62p+8 0x1.2cp+9 0x1.62p+9 0x1.6232bdd7abcd2p+9
+        0x1.6232bdd7abcd3p+9 0x1.62e42fefa39f0p+9 0x1.62e42fefa39f0p+8 0x1.657bcf0857818p+9 0x1.657bfcf5db0cdp+9
+        0x1.74910d52d3052p+9 0x1.75p+9 0x1.798p+9 0x1.6b93333333333p+10 0x1.6e26666666666p+10 0x1.fffffffffffffp+1023""",
 }
-BITS = {"float16": np.uint16, "float32": np.uint32, "float64": np.uint64}
+BITS = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
+TAIL = {"float16": 20.0, "bfloat16": 104.0, "float32": 104.0, "float64": 745.0}  # beyond it the sigmoid is 0 or 1
+WORST = Path(__file__).parent / "worst.json"
 
 
 def edges(dtype: npt.DTypeLike) -> Array:
     """The inputs at which a result changes its nature, their neighbours, both signs, infinities and NaN."""
-    name = np.dtype(dtype).name
-    middle = np.array([float.fromhex(text) for text in EDGES[name].split()], dtype=dtype)
-    with np.errstate(over="ignore"):
-        around = np.concatenate([middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)]).astype(dtype)
+    dtype = np.dtype(dtype)
+    middle = np.array([float.fromhex(text) for text in EDGES[dtype.name].split()], dtype=dtype)
+    bits = middle.view(BITS[dtype.name])
+    around = np.concatenate([bits, bits + 1, np.where(bits > 0, bits - 1, 1)]).astype(bits.dtype).view(dtype)
     return np.concatenate([around, -around, np.array([np.inf, -np.inf, np.nan], dtype=dtype)])
 
 
@@ -157,24 +242,76 @@ def spaced(dtype: npt.DTypeLike, step: int, start: int = 0) -> Iterator[Array]:
 def random(dtype: npt.DTypeLike, count: int, seed: int = 0) -> Array:
     """Logits as they occur (normal, three wide) and all over the range where the results vary."""
     generator = np.random.default_rng(seed)
-    reach = 1.1 * {"float16": 20.0, "float32": 104.0, "float64": 745.0}[np.dtype(dtype).name]
+    reach = 1.1 * TAIL[np.dtype(dtype).name]
     half = count // 2
     return np.concatenate([3 * generator.standard_normal(half), generator.uniform(-reach, reach, count - half)]).astype(dtype)
+
+
+@cache
+def recorded() -> dict[str, Any]:
+    """What long runs have measured, function by function, output by output, dtype by dtype: the error and the inputs."""
+    found: dict[str, Any] = json.loads(WORST.read_text(encoding="utf-8")) if WORST.exists() else {}
+    return found
+
+
+def worst(name: str, dtype: npt.DTypeLike) -> tuple[Array, ...]:
+    """The inputs of `name` with the largest errors that long runs have found: an array for each of its arguments."""
+    dtype = np.dtype(dtype)
+    rows = [
+        [float.fromhex(text) for text in found["inputs"]]
+        for output in recorded().get(name, {}).values()
+        for found in [output.get(dtype.name)]
+        if found
+    ]
+    return tuple(np.array(column, dtype=dtype) for column in zip(*rows, strict=True))
+
+
+def operands(inputs: Sequence[str], x: Array) -> tuple[Array, ...]:
+    """Arguments made from logits: `x` itself, and for each other name what that stands for.
+
+    `p` is x where that is in [0, 1], and once in eight elsewhere; `y` is in [-1, 1], not negative where no tanh made it; `t` is 0
+    or 1, or anything between; `g` comes from `upstream`.
+    """
+    wider = wide(x.dtype)
+    with np.errstate(all="ignore"):
+        a = np.abs(x.astype(wider))
+        eighth = np.arange(x.size).reshape(x.shape) % 8 == 0
+        folded = np.where(a <= 1, a, 1 / a).astype(x.dtype)
+        p = np.where(((x >= 0) & (x <= 1)) | eighth, x, (1 / (1 + a)).astype(x.dtype))
+    makers: dict[str, Callable[[], Array]] = {
+        "x": lambda: x,
+        "p": lambda: p,
+        "y": lambda: folded,
+        "g": lambda: upstream(x),
+        "t": lambda: labels(x),
+    }
+    return tuple(makers[name]() for name in inputs)
+
+
+def labels(x: Array, seed: int = 2) -> Array:
+    """Labels to go with `x`: half of them 0 or 1, the others between, some of them close to an end."""
+    generator = np.random.default_rng(seed)
+    soft = generator.random(x.shape)
+    soft = np.where(generator.random(x.shape) < 0.2, np.exp2(-30 * soft), soft)
+    soft = np.where(generator.random(x.shape) < 0.1, 1 - np.exp2(-20 * soft), soft)
+    return np.where(generator.random(x.shape) < 0.5, np.round(soft), soft).astype(x.dtype)
 
 
 def upstream(x: Array, seed: int = 1) -> Array:
     """Gradients to go with `x`: ordinary, very large and very small, both signs; zero; infinite where x is small."""
     generator = np.random.default_rng(seed)
-    info = np.finfo(x.dtype)
+    info = finfo(x.dtype)
     exponent = np.where(
         generator.random(x.shape) < 0.5, generator.uniform(-3, 3, x.shape), generator.uniform(info.minexp, info.maxexp, x.shape)
     )
     with np.errstate(all="ignore"):
         g = (np.exp2(exponent.astype(np.longdouble)) * generator.choice([-1, 1], x.shape)).astype(x.dtype)
-    with np.errstate(all="ignore"):  # where the product is subnormal, however small the derivative
-        least = np.longdouble(info.smallest_subnormal) * np.exp2(generator.uniform(-2, 12, x.shape).astype(np.longdouble))
-        against = np.minimum(least * np.exp(np.abs(x.astype(np.longdouble))), np.longdouble(info.max)).astype(x.dtype)
-    g[::5] = np.where(np.isfinite(against), against, 1)[::5]
-    g[::4099], g[1::4099] = 0, info.max
-    g[2::4099] = np.where(np.abs(x[2::4099]) < 1, np.inf, 1)
+        # where the product is subnormal, however small the derivative
+        least = np.longdouble(float(info.smallest_subnormal)) * np.exp2(
+            generator.uniform(-2, 12, x.shape).astype(np.longdouble)
+        )
+        against = np.minimum(least * np.exp(np.abs(x.astype(np.longdouble))), np.longdouble(float(info.max))).astype(x.dtype)
+        g[::5] = np.where(np.isfinite(against), against, np.ones_like(x))[::5]
+        g[::4099], g[1::4099] = 0, info.max
+        g[2::4099] = np.where(np.abs(x[2::4099]) < 1, np.inf, 1)
     return g

@@ -9,22 +9,24 @@ from __future__ import annotations
 import _thread
 import ctypes
 import inspect
+import math
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy._core import _multiarray_umath  # type: ignore[attr-defined]  # NumPy's stubs leave it out
 
 from fastsig import compiler, parallel
-from fastsig.kernels import ALIASES, KERNELS, Kernel
+from fastsig.kernels import ALIASES, KERNELS, Absolute, Kernel
 
-STORAGES = ("float16", "float32", "float64")  # in the order in which NumPy tries them
+STORAGES = ("float16", "float32", "float64")  # in the order in which NumPy tries them; bfloat16 is another package's
 KEPT: list[Any] = []  # what NumPy points to, for the life of the process
 Address = ctypes.c_void_p
 Loop = ctypes.CFUNCTYPE(None, Address, Address, Address, Address)
-FROM_FUNCTIONS = 1  # the index of PyUFunc_FromFuncAndData in NumPy's table, part of its stable C interface
+FROM_FUNCTIONS, REGISTER_LOOP = 1, 2  # of NumPy's table, its stable C interface: PyUFunc_FromFuncAndData, _RegisterLoopForType
 NO_IDENTITY = -1
 
 
@@ -37,11 +39,13 @@ def make(name: str) -> np.ufunc:
     table = (Address * len(STORAGES))()
     data = (Address * len(STORAGES))(*[ctypes.addressof(parallel.WORDS)] * len(STORAGES))
     for place, storage in enumerate(STORAGES):
-        table[place] = stub(kernel, storage, table, place)
+        table[place] = stub(kernel, storage, partial(table.__setitem__, place))
     label = ctypes.create_string_buffer(name.encode())
     text = ctypes.create_string_buffer(docstring(name, kernel).encode())
     KEPT.append((table, data, types, label, text))
-    ufunc = from_functions()(
+    ufunc = interface(
+        FROM_FUNCTIONS, ctypes.py_object, Address, Address, Address, *[ctypes.c_int] * 4, Address, Address, ctypes.c_int
+    )(
         *(ctypes.addressof(array) for array in (table, data, types)),
         len(STORAGES),
         len(kernel.inputs),
@@ -53,28 +57,57 @@ def make(name: str) -> np.ufunc:
     )
     ufunc.__module__ = "fastsig"  # where pickle finds it again
     ufunc.__qualname__ = name
+    add_bfloat16(ufunc, kernel)
     made: np.ufunc = ufunc
     return made
 
 
-def from_functions() -> Callable[..., Any]:
-    """NumPy's PyUFunc_FromFuncAndData."""
+def interface(index: int, *signature: Any) -> Callable[..., Any]:
+    """A function of NumPy's table, by its index: the types of its result and of its arguments."""
     pointer = ctypes.pythonapi.PyCapsule_GetPointer
     pointer.restype, pointer.argtypes = Address, [ctypes.py_object, ctypes.c_char_p]
     table = ctypes.cast(pointer(_multiarray_umath._UFUNC_API, None), ctypes.POINTER(Address))
-    make = ctypes.PYFUNCTYPE(ctypes.py_object, Address, Address, Address, *[ctypes.c_int] * 4, Address, Address, ctypes.c_int)
-    return make(table[FROM_FUNCTIONS])
+    return ctypes.PYFUNCTYPE(*signature)(table[index])
 
 
-def stub(kernel: Kernel, storage: str, table: ctypes.Array[Any], place: int) -> int | None:
-    """The address of a loop that replaces itself in `table[place]` by the real one at its first call."""
+def add_bfloat16(ufunc: Any, kernel: Kernel) -> None:
+    """The loop for `ml_dtypes.bfloat16`, where that package is installed.
+
+    Now, not when it is first asked for: by then NumPy has settled on another loop. For such types NumPy keeps a table of its own,
+    which registering the same types again changes.
+    """
+    try:
+        number = bfloat16().num
+    except ImportError:
+        return
+    types = (ctypes.c_int * (len(kernel.inputs) + len(kernel.outputs)))(*[number] * (len(kernel.inputs) + len(kernel.outputs)))
+    register = interface(REGISTER_LOOP, ctypes.c_int, ctypes.py_object, ctypes.c_int, Address, Address, Address)
+
+    def install(address: int | None) -> None:
+        if register(ufunc, number, address, ctypes.addressof(types), ctypes.addressof(parallel.WORDS)):
+            raise RuntimeError(f"NumPy doesn't take a loop of {kernel.name} for bfloat16")
+
+    install(stub(kernel, "bfloat16", install))
+
+
+def bfloat16() -> np.dtype[Any]:
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def stub(kernel: Kernel, storage: str, install: Callable[[int], None]) -> int | None:
+    """The address of a loop that has the real one put in its place at its first call."""
+    real: list[int] = []
 
     def first_call(args: int, dims: int, steps: int, data: int) -> None:
         try:
             with compiler.lock():
-                if table[place] == mine:
+                if not real:
                     parallel.connect()
-                    table[place] = compiler.inner_loop(kernel.name, storage)
+                    address = compiler.inner_loop(kernel.name, storage)
+                    install(address)
+                    real.append(address)
         except KeyboardInterrupt:  # an inner loop has no way to raise, so it comes again once the call is over
             invalidate(kernel, storage, args, dims, steps)
             threading.Timer(0.05, _thread.interrupt_main).start()
@@ -82,17 +115,16 @@ def stub(kernel: Kernel, storage: str, table: ctypes.Array[Any], place: int) -> 
         except BaseException:
             invalidate(kernel, storage, args, dims, steps)
             raise  # ctypes prints it and goes on
-        Loop(table[place])(args, dims, steps, data)
+        Loop(real[0])(args, dims, steps, data)
 
     callback = Loop(first_call)
-    mine = ctypes.cast(callback, Address).value
     KEPT.append(callback)
-    return mine
+    return ctypes.cast(callback, Address).value
 
 
 def invalidate(kernel: Kernel, storage: str, args: int, dims: int, steps: int) -> None:
     """Answer NaN and raise NumPy's invalid-value warning, so that a loop that can't be had doesn't go unnoticed."""
-    nan = np.array(np.nan, storage).tobytes()
+    nan = np.array(np.nan, bfloat16() if storage == "bfloat16" else storage).tobytes()
     operands = len(kernel.inputs) + len(kernel.outputs)
     bases, strides = ((ctypes.c_ssize_t * operands).from_address(words) for words in (args, steps))
     for k in range(len(kernel.inputs), operands):
@@ -147,8 +179,9 @@ Notes
 
 Inputs broadcast against each other. Result dtypes follow NumPy's rules for the loops float16, float32 and float64:
 for one input those of `numpy.exp` (bool and int8 give float16, int16 gives float32, wider integers give float64).
+bfloat16 gives bfloat16, where ml_dtypes is installed.
 
-The error is at most {bounds}.
+The error is at most {bounds}.{absolute}
 NaN gives NaN (of two, either); no input raises a floating-point warning. An element's result doesn't depend on the
 array's length, strides or alignment, on the number of threads, or on `out` and `where`.
 
@@ -156,6 +189,12 @@ Examples
 --------
 {examples}
 """
+
+
+def absolute_bound(output: str, it: Absolute) -> str:
+    bounds = ", ".join(f"2**{math.log2(bound):.4g} in {dtype}" for dtype, bound in it.bound.items())
+    times = f", times abs({it.times})" if it.times else ""
+    return f"\nWhere ``{it.where}``, that of `{output}` is bounded absolutely instead: by {bounds}{times}."
 
 
 def docstring(name: str, kernel: Kernel) -> str:
@@ -171,5 +210,6 @@ def docstring(name: str, kernel: Kernel) -> str:
         returns="\n".join(RETURNS[o] for o in kernel.outputs),
         notes=notes.strip(),
         bounds=", ".join(f"{bound:g} ULP in {dtype}" for dtype, bound in kernel.ulp.items()),
+        absolute="".join(absolute_bound(output, it) for output, it in kernel.absolute.items()),
         examples=f">>> import fastsig\n>>> {examples.strip()}",
     ).strip()
