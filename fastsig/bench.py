@@ -165,10 +165,11 @@ def all_cases(threads: int) -> list[Case]:
 
 
 def quick_cases(threads: int) -> list[Case]:
-    """Those of the bars, and the sigmoid at a few sizes; the largest arrays last, the sigmoid's first, for time may run out."""
+    """Those of the bars, and the sigmoid at a few sizes; past the caches the sigmoid alone, last, in case time runs out."""
     cases = [case for bar in bars(threads) for case in (bar.case, bar.against)]
     cases += [Case("sigmoid", "float32", size, threads) for size in (1, 1000, CACHED, MEBI)]
-    return sorted(dict.fromkeys(cases), key=lambda case: (case.size > MEBI, case.size > MEBI and case.function != "sigmoid"))
+    cases = [case for case in cases if case.size <= MEBI or case.function.startswith("sigmoid")]
+    return sorted(dict.fromkeys(cases), key=lambda case: case.size > MEBI)
 
 
 def chosen_cases(args: argparse.Namespace, threads: int) -> list[Case]:
@@ -414,20 +415,21 @@ def times_g(slope: Steps) -> Steps:
     return steps
 
 
+def numpy_sigmoid_derivative(y: Array, dy: Array, *_: Array) -> None:
+    np.subtract(1, y, out=dy)
+    np.multiply(dy, y, out=dy)
+
+
 def from_sigmoid(sigmoid: Steps) -> dict[str, Steps]:
     """The functions that are made of the sigmoid, which `sigmoid(x, out)` computes, by the formulas of tutorials."""
 
-    def slope(y: Array, dy: Array, *_: Array) -> None:
-        np.subtract(1, y, out=dy)
-        np.multiply(dy, y, out=dy)
-
     def sigmoid_grad(x: Array, dy: Array, s: Array) -> None:
         sigmoid(x, s)
-        slope(s, dy)
+        numpy_sigmoid_derivative(s, dy)
 
     def sigmoid_value_and_grad(x: Array, y: Array, dy: Array, s: Array) -> None:
         sigmoid(x, y)
-        slope(y, dy)
+        numpy_sigmoid_derivative(y, dy)
 
     def log_sigmoid_grad(x: Array, dy: Array, *_: Array) -> None:
         np.negative(x, out=dy)
@@ -458,7 +460,7 @@ def from_sigmoid(sigmoid: Steps) -> dict[str, Steps]:
 
     def bce_grad_and_hess(x: Array, t: Array, dx: Array, ddx: Array, *_: Array) -> None:
         sigmoid(x, dx)
-        slope(dx, ddx)
+        numpy_sigmoid_derivative(dx, ddx)
         np.subtract(dx, t, out=dx)
 
     return {
@@ -524,11 +526,6 @@ def numpy_logit(p: Array, x: Array, *_: Array) -> None:
     np.subtract(1, p, out=x)
     np.divide(p, x, out=x)
     np.log(x, out=x)
-
-
-def numpy_sigmoid_derivative(y: Array, dy: Array, *_: Array) -> None:
-    np.subtract(1, y, out=dy)
-    np.multiply(dy, y, out=dy)
 
 
 def numpy_sigmoid_backward(g: Array, y: Array, dx: Array, *_: Array) -> None:
@@ -1050,8 +1047,8 @@ def in_words(slower: Mapping[tuple[Case, str], float]) -> list[str]:
     found: dict[str, list[str]] = {}
     for case in in_order(case for case, _ in slower):
         peers = (f"{PEERS[name].title} {number(slower[case, name])}" for name in PEERS if (case, name) in slower)
-        found.setdefault(case.place, []).append(f"{case.function} {case.dtype} / {', / '.join(peers)}")
-    return [f"{place}: {', '.join(those)}" for place, those in found.items()]
+        found.setdefault(case.place, []).append(f"{case.function} {case.dtype} ({', '.join(peers)})")
+    return [f"size {place}: {', '.join(those)}" for place, those in found.items()]
 
 
 def in_order(cases: Iterable[Case]) -> list[Case]:
@@ -1107,10 +1104,10 @@ def markdown(results: Mapping[str, Any]) -> str:
     rows = load(results)
     cases = in_order(case for case, _ in rows)
     alone = [case for case in cases if case.size == CACHED and case.threads == 1]
-    ordinary = [case for case in alone if not case.variant]
     sigmoid = [case for case in cases if case.function == "sigmoid" and case.dtype in WIDE]
     headlines = [case for case in sigmoid if case in alone or (case.size in HEADLINES and not case.variant)]
-    large = [case for case in cases if case.size == LARGEST.get(case.dtype) and not case.variant]
+    family = [case for case in alone if not case.variant and case not in headlines]
+    large = [case for case in cases if case.size == LARGEST.get(case.dtype) and not case.variant and case not in headlines]
     lines = [
         described(results),
         "",
@@ -1120,17 +1117,15 @@ def markdown(results: Mapping[str, Any]) -> str:
     ]
     for title, shown in (
         ("The sigmoid:", [(f"{case.dtype}, {case.place}", case) for case in headlines]),
-        (f"The family at {CACHED:,} elements, 1 thread:", [(f"`{case.function}` {case.dtype}", case) for case in ordinary]),
-        (
-            "Past the caches:",
-            [(f"`{case.function}` {case.dtype}, {case.place}", case) for case in large if case not in headlines],
-        ),
+        (f"Its family, at {CACHED:,} elements, 1 thread:", [(f"`{case.function}` {case.dtype}", case) for case in family]),
+        ("Past the caches:", [(f"`{case.function}` {case.dtype}, {case.place}", case) for case in large]),
     ):
-        lines += ["", title, "", *markdown_table(results, rows, shown)]
-    told = {*headlines, *ordinary, *large}
-    elsewhere = in_words({key: value for key, value in losses(rows).items() if key[0] not in told})
-    if elsewhere:
-        lines += ["", f"Slower at other sizes, too: {'; '.join(elsewhere)}."]
+        if shown:
+            lines += ["", title, "", *markdown_table(results, rows, shown)]
+    told = {*headlines, *family, *large}
+    untold = {key: value for key, value in losses(rows).items() if key[0] not in told or key[1] == "math"}
+    if untold:
+        lines += ["", f"Slower elsewhere, too: {'; '.join(in_words(untold))}."]
     notes = problems(results)
     if notes:
         lines += ["", f"Not measured: {'; '.join(notes)}."]
@@ -1141,7 +1136,7 @@ def markdown_table(
     results: Mapping[str, Any], rows: Mapping[tuple[Case, str], Row], shown: Iterable[tuple[str, Case]]
 ) -> list[str]:
     """A row for each case, under its name."""
-    others = [*(name for name in results["peers"] if name not in (*ALWAYS, "math")), "copy"]
+    others = [*(name for name in results["peers"] if name not in (*ALWAYS, "math")), "copy"]  # math's losses are told in words
     titles = ["", "ns/element", "GB/s", *(PEERS[name].title for name in others)]
     lines = [f"| {' | '.join(titles)} |", f"|---{'|--:' * (len(titles) - 1)}|"]
     for title, case in shown:

@@ -10,16 +10,20 @@ import tempfile
 from pathlib import Path
 
 import hypothesis
+import ml_dtypes
 import numpy as np
 import pytest
 
 import fastsig
-from fastsig import parallel
+from fastsig import parallel, testing
+from fastsig.kernels import ALIASES, KERNELS
 
 ROOT = Path(fastsig.__file__).parents[1]
 DTYPES = ("float16", "float32", "float64")
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+ALL_DTYPES = (*DTYPES, "bfloat16")
 UNSIGNED = {2: np.uint16, 4: np.uint32, 8: np.uint64}
-REACH = {"float16": 20.0, "float32": 110.0, "float64": 760.0}  # the sigmoid is 0 or 1 outside, and subnormal just inside
+REACH = {"float16": 20.0, "bfloat16": 110.0, "float32": 110.0, "float64": 760.0}  # results are subnormal just inside
 STALE = b"\xa5"  # the byte that outputs are filled with beforehand
 
 hypothesis.settings.register_profile("fastsig", deadline=None, database=None, derandomize=True, max_examples=50)
@@ -37,7 +41,27 @@ def pytest_unconfigure(config):
         shutil.rmtree(config.made_cache, ignore_errors=True)
 
 
-@pytest.fixture(params=fastsig.UFUNCS)
+def kernel_of(name):
+    return KERNELS[ALIASES.get(name, name)]
+
+
+def kinds_of_loops():
+    """The first function with each kind of loop: loops know of a kernel no more than this."""
+    first = {}
+    for name in fastsig.UFUNCS:
+        kernel = kernel_of(name)
+        kind = len(kernel.inputs), len(kernel.outputs), kernel.ordinary is not None, kernel.needs_subnormals
+        first.setdefault(kind, name)
+    return tuple(first.values())
+
+
+KINDS = kinds_of_loops()
+# How an array is gone through doesn't depend on the function, so the tests of that take one of each kind; with -m slow, all.
+every_function = pytest.mark.parametrize("name", fastsig.UFUNCS)
+EACH_KIND = [pytest.param(n, marks=() if n in KINDS else pytest.mark.slow) for n in fastsig.UFUNCS]
+
+
+@pytest.fixture(params=EACH_KIND)
 def name(request):
     return request.param
 
@@ -111,22 +135,23 @@ def assert_same(got, want, what=""):
 
 def specials(dtype):
     """Zeros, infinities, NaN, and each power of two, subnormal or not, with its neighbours; of both signs."""
-    info = np.finfo(dtype)
-    powers = np.ldexp(np.ones(1, dtype), np.arange(info.minexp - info.nmant, info.maxexp)).astype(dtype)
-    around = (powers, powers * dtype.type(1.5), *(np.nextafter(powers, dtype.type(to)) for to in (0, info.max)))
+    info = testing.finfo(dtype)
+    powers = np.ldexp(1.0, np.arange(info.minexp - info.nmant, info.maxexp)).astype(dtype)
+    pattern = powers.view(UNSIGNED[dtype.itemsize])
+    around = (powers, powers * dtype.type(1.5), (pattern - 1).view(dtype), (pattern + 1).view(dtype))
     half = np.concatenate([np.array([0, info.max, np.inf], dtype), *around])
     return np.concatenate([half, -half, np.array([np.nan, np.nan], dtype)])
 
 
 def inputs(name, dtype, shape=(1000,), seed=0):
     """Arguments in which everything occurs: usual and huge numbers, tails, specials, any bit pattern. NaN is always np.nan."""
-    dtype, count = np.dtype(dtype), int(np.prod(shape))
+    dtype, count = numpy_dtype(dtype), int(np.prod(shape))
     arrays = []
     for k in range(getattr(fastsig, name).nin):
         random = np.random.default_rng([seed, k, count])
         reach = REACH[dtype.name]
         pattern = random.integers(0, 2 ** (8 * dtype.itemsize), count, UNSIGNED[dtype.itemsize]).view(dtype)
-        pattern[np.isnan(pattern)] = np.nan
+        pattern[is_nan(pattern)] = np.nan
         kinds = np.stack(
             [
                 random.normal(size=count).astype(dtype),
@@ -138,6 +163,15 @@ def inputs(name, dtype, shape=(1000,), seed=0):
         )
         arrays.append(kinds[random.integers(0, len(kinds), count), np.arange(count)].reshape(shape))
     return arrays
+
+
+def numpy_dtype(name):
+    return BFLOAT16 if name == "bfloat16" else np.dtype(name)
+
+
+def is_nan(array):
+    with np.errstate(invalid="ignore"):  # ml_dtypes meets a signalling NaN with a warning
+        return np.isnan(array)
 
 
 def stale(count, dtype):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -24,8 +23,10 @@ def prepared(case, peer):
     return arrays, peer.prepare(case.function, arrays)
 
 
-@pytest.mark.parametrize("function", bench.FUNCTIONS)
-@pytest.mark.parametrize("dtype", bench.DTYPES)
+@pytest.mark.parametrize(
+    ("function", "dtype"),
+    [*((f, "float32") for f in bench.FUNCTIONS), *((f, d) for f in bench.FAMILY for d in bench.DTYPES if d != "float32")],
+)
 def test_peers_compute_the_function(function, dtype):
     if reason := bench.unsupported(dtype):
         pytest.skip(reason)
@@ -138,11 +139,9 @@ def made_up(slower):
 def test_no_loss_is_left_out(capsys):
     results = made_up(slower=1.5)
     text = bench.markdown(results)
-    tables, words = text.split("Slower at other sizes, too: ")
+    tables, words = text.split("Slower elsewhere, too: ")
     slower = bench.losses(bench.load(results))
-    assert len(re.findall(r"\*\*1\.50\*\*", tables)) + words.count(" 1.50") == sum(peer != "math" for _, peer in slower) + sum(
-        f"math 1.50" in line for line in ()
-    )
+    assert tables.count("**1.50**") + words.count(" 1.50") == len(slower)
     bench.report(results)
     assert capsys.readouterr().out.count(" 1.50") >= len(slower)
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import (
-    DTYPES,
+    ALL_DTYPES,
     STALE,
     UNSIGNED,
     as_tuple,
     assert_same,
     at_byte,
     bits,
-    every_float16,
+    every_function,
     inputs,
+    is_nan,
+    numpy_dtype,
     specials,
     stale,
 )
@@ -21,6 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastsig
+from fastsig import testing
+from fastsig.kernels import ALIASES, KERNELS
 from fastsig.parallel import LIMIT, PARALLEL, STREAM
 
 LONGEST, OFFSETS = 300, 21
@@ -31,6 +35,11 @@ LENGTHS = (1, 2, 3, 15, 16, 17, 31, 33, 64, 100, 255, 256, 257, 511, 512, 513, 1
 def expected(ufunc, arrays):
     """What is to be found in each output: the result of one plain call."""
     return as_tuple(ufunc(*[np.ascontiguousarray(a) for a in arrays]))
+
+
+@pytest.fixture(params=ALL_DTYPES)
+def dtype(request):
+    return numpy_dtype(request.param)
 
 
 # --- where the element lies --------------------------------------------------------------------------------------------
@@ -97,11 +106,12 @@ def test_any_byte_address(ufunc, name, dtype, n):
 @given(data=st.data())
 def test_no_neighbour_matters(data):
     """Any numbers, in any order, any number of times."""
-    name, dtype = data.draw(st.sampled_from(fastsig.UFUNCS)), np.dtype(data.draw(st.sampled_from(DTYPES)))
-    ufunc, width = getattr(fastsig, name), 8 * dtype.itemsize
+    name, dtype = data.draw(st.sampled_from(fastsig.UFUNCS)), numpy_dtype(data.draw(st.sampled_from(ALL_DTYPES)))
+    ufunc, width = getattr(fastsig, name), 32 if dtype.name == "bfloat16" else 8 * dtype.itemsize
     numbers = st.floats(width=width, allow_nan=False, allow_infinity=True) | st.just(np.nan) | st.floats(-20, 20, width=width)
     rows = st.lists(st.tuples(*[numbers] * ufunc.nin), min_size=1, max_size=80)
-    arrays = [np.array(a, dtype) for a in zip(*data.draw(rows), strict=True)]
+    with np.errstate(over="ignore"):  # a float32 that is none of bfloat16
+        arrays = [np.array(a, dtype) for a in zip(*data.draw(rows), strict=True)]
     order = data.draw(st.lists(st.integers(0, len(arrays[0]) - 1), max_size=400))
     want = tuple(a[order] for a in as_tuple(ufunc(*arrays)))
     assert_same(ufunc(*[a[order] for a in arrays]), want)
@@ -124,7 +134,7 @@ def test_blocks_with_and_without_tails(ufunc, name, dtype, beside):
 def nans(dtype):
     """Quiet and signalling ones, with payloads and of both signs, as far as two of each."""
     unsigned = UNSIGNED[dtype.itemsize]
-    infinity, digits = int(np.array(np.inf, dtype).view(unsigned)), np.finfo(dtype).nmant
+    infinity, digits = int(np.array(np.inf, dtype).view(unsigned)), testing.finfo(dtype).nmant
     quiet, sign = infinity | 1 << (digits - 1), 1 << (8 * dtype.itemsize - 1)
     return np.array([quiet | 1, quiet | 2 | sign, infinity | 3, infinity | 4 | sign], unsigned).view(dtype)
 
@@ -133,12 +143,12 @@ def test_nan_stays_itself_wherever_it_lies(ufunc, dtype):
     """Which NaN comes out may not depend on the place either; where two of them meet, it may be either."""
     candidates = np.concatenate([nans(dtype), np.array([0, 1, -2, np.inf], dtype)])
     grid = [a.ravel() for a in np.meshgrid(*[candidates] * ufunc.nin)]
-    alone = np.sum([np.isnan(a) for a in grid], axis=0) < 2
+    alone = np.sum([is_nan(a) for a in grid], axis=0) < 2
     grid = [a[alone] for a in grid]
     long = [np.resize(a, 40 * len(candidates) ** 2) for a in grid]
     want = expected(ufunc, long)
     for result in want:
-        assert np.isnan(result[np.any([np.isnan(a) for a in long], axis=0)]).all()
+        assert is_nan(result[np.any([is_nan(a) for a in long], axis=0)]).all()
     for n in range(1, LONGEST):
         assert_same(ufunc(*[a[:n] for a in long]), tuple(a[:n] for a in want), f"{n} elements,")
 
@@ -221,7 +231,7 @@ GUARDED = """if True:
     import ctypes, mmap, pathlib, sys
     sys.path.insert(0, sys.argv[1])
     import numpy as np, fastsig
-    from conftest import DTYPES, as_tuple, assert_same, inputs
+    from conftest import ALL_DTYPES, KINDS, as_tuple, assert_same, inputs, numpy_dtype
     from fastsig import parallel
 
     PAGE, INSIDE = mmap.PAGESIZE, 8 * mmap.PAGESIZE
@@ -244,9 +254,9 @@ GUARDED = """if True:
         return space[len(space) - n * dtype.itemsize :].view(dtype)
 
     def check(lengths, steps):
-        for name in fastsig.UFUNCS:
+        for name in KINDS:
             ufunc = getattr(fastsig, name)
-            for dtype in map(np.dtype, DTYPES):
+            for dtype in map(numpy_dtype, ALL_DTYPES):
                 full = inputs(name, dtype, (max(lengths),))
                 wanted = as_tuple(ufunc(*full))
                 for n in lengths:
@@ -272,43 +282,116 @@ def test_nothing_outside_is_touched(python):
     assert python(GUARDED, __file__.rsplit("/", 1)[0]) == "whole"
 
 
+# --- every function in every way ---------------------------------------------------------------------------------------
+
+
+@every_function
+def test_the_ways_through_a_loop_agree(ufunc, name, dtype, words):
+    """Each of them at one size: what the tests above try at many for one function of each kind."""
+    n = 3000
+    arrays = inputs(name, dtype, (n,))
+    words[LIMIT] = 1
+    want = expected(ufunc, arrays)
+    assert_same(
+        tuple(
+            np.concatenate(a)
+            for a in zip(*[as_tuple(ufunc(*[a[k : k + 60] for a in arrays])) for k in range(0, n, 60)], strict=True)
+        ),
+        want,
+        "short,",
+    )
+    assert_same(ufunc(*[np.repeat(a, 2)[::2] for a in arrays]), want, "every second,")
+    assert_same(ufunc(*[a[::-1].copy()[::-1] for a in arrays]), want, "reversed,")
+    copy = arrays[0].copy()
+    assert_same(ufunc(copy, *arrays[1:], out=(copy, *[np.empty_like(a) for a in want[1:]])), want, "in place,")
+    mask = np.arange(n) % 3 > 0
+    out = tuple(stale(n, dtype) for _ in want)
+    ufunc(*arrays, out=out, where=mask)
+    assert_same(out, tuple(np.where(mask, a, stale(n, dtype)) for a in want), "where,")
+    words[LIMIT], words[PARALLEL] = 2, 0
+    assert_same(ufunc(*arrays), want, "two threads,")
+    words[STREAM] = 0
+    assert_same(ufunc(*arrays), want, "streaming,")
+
+
 # --- between functions -------------------------------------------------------------------------------------------------
 
-
-def arguments(dtype):
-    """All of float16; of the wider ones, every special number and many of all kinds."""
-    if dtype == np.float16:
-        return every_float16()
-    return np.concatenate([specials(dtype), *inputs("sigmoid", dtype, (200_000,))])
-
-
-def test_value_and_grad_are_sigmoid_and_sigmoid_grad(dtype):
-    x = arguments(dtype)
-    assert_same(fastsig.sigmoid_value_and_grad(x), (fastsig.sigmoid(x), fastsig.sigmoid_grad(x)))
-
-
-def test_expit_is_sigmoid(dtype):
-    x = arguments(dtype)
-    assert_same(fastsig.expit(x), fastsig.sigmoid(x))
-
-
-def test_grad_is_even(dtype):
-    x = arguments(dtype)
-    assert_same(fastsig.sigmoid_grad(-x), fastsig.sigmoid_grad(x))
+# What a function's bits are, in terms of others.
+IDENTITIES = {
+    **{
+        f"{base}_value_and_grad": lambda x, base=base: (getattr(fastsig, base)(x), getattr(fastsig, f"{base}_grad")(x))
+        for base in ("sigmoid", "softplus", "log_sigmoid", "silu", "tanh")
+    },
+    **{alias: lambda x, meant=meant: getattr(fastsig, meant)(x) for alias, meant in ALIASES.items()},
+    "softplus_grad": lambda x: fastsig.sigmoid(x),
+    "log_sigmoid": lambda x: -fastsig.softplus(-x),
+    "log_sigmoid_grad": lambda x: fastsig.sigmoid(-x),
+    "bce_with_logits_value_and_grad": lambda x, t: (fastsig.bce_with_logits(x, t), fastsig.bce_with_logits_grad(x, t)),
+    "bce_with_logits_grad_and_hess": lambda x, t: (fastsig.bce_with_logits_grad(x, t), fastsig.sigmoid_grad(x)),
+    "tanh": lambda x: -fastsig.tanh(-x),
+    "sigmoid_grad": lambda x: fastsig.sigmoid_grad(-x),
+    "tanh_grad": lambda x: fastsig.tanh_grad(-x),
+    "sigmoid_derivative": lambda y: fastsig.sigmoid_backward(y.dtype.type(1), y),
+    "tanh_derivative": lambda y: fastsig.tanh_backward(y.dtype.type(1), y),
+}
 
 
-def test_backward_of_one_is_the_derivative(dtype):
-    """g = 1 multiplies exactly."""
-    y = arguments(dtype)
-    assert_same(fastsig.sigmoid_backward(dtype.type(1), y), fastsig.sigmoid_derivative(y))
+def without_nan(results, arrays):
+    """What is no NaN's: of which sign one is says nothing."""
+    number = ~np.any([is_nan(a) for a in arrays], axis=0)
+    return tuple(a[number] for a in as_tuple(results))
 
 
-def test_vjp_is_even_in_x_and_odd_in_g(dtype):
-    """Zeros included: the result has the sign of g."""
-    x, g = inputs("sigmoid_vjp", dtype, (200_000,))
+def arguments(name, dtype):
+    """All of float16 and bfloat16; of the wider ones, every special number and many of all kinds."""
+    ufunc = getattr(fastsig, name)
+    if dtype.itemsize == 2 and ufunc.nin == 1:
+        return [np.arange(2**16, dtype=np.uint16).view(dtype)]
+    special = specials(dtype)
+    first = inputs(name, dtype, (200_000,))
+    return [np.concatenate([np.resize(np.roll(special, 7 * k), 4000), a]) for k, a in enumerate(first)]
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_identities(name, ufunc, dtype):
+    arrays = arguments(name, dtype)
+    assert_same(without_nan(ufunc(*arrays), arrays), without_nan(IDENTITIES[name](*arrays), arrays))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in IDENTITIES if getattr(fastsig, n).nin == 1 and n not in ALIASES])
+def test_identities_for_every_float32(name, ufunc):
+    for x in testing.spaced(np.float32, 1):
+        assert_same(without_nan(ufunc(x), [x]), without_nan(IDENTITIES[name](x), [x]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+def test_monotone_over_every_float32(name, ufunc):
+    """From each number to the next one, on either side of zero, and across it."""
+    last = 0x7F800000  # infinity
+    for begin in range(0, last, 1 << 20):
+        x = np.arange(begin, min(begin + (1 << 20), last) + 1, dtype=np.uint32).view(np.float32)
+        assert (np.diff(ufunc(x)) >= 0).all(), begin
+        assert (np.diff(ufunc(-x)) <= 0).all(), begin
+    assert ufunc(np.float32(-0.0)) <= ufunc(np.float32(0))
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "tanh"])
+def test_monotone(name, ufunc, dtype):
+    x = np.sort(arguments(name, dtype)[0].astype(np.float64))
+    x = x[~np.isnan(x)].astype(dtype)
+    assert (np.diff(ufunc(x).astype(np.float64)) >= 0).all()
+
+
+@pytest.mark.parametrize("name", [n for n in KERNELS if n.endswith("_vjp")])
+def test_vjp_is_odd_in_g(name, ufunc, dtype):
+    """Zeros included; and where the derivative is even, it is even in x, with the sign of g."""
+    x, g = inputs(name, dtype, (200_000,))
     g[::10] = 0
-    want = fastsig.sigmoid_vjp(x, g)
-    assert_same(fastsig.sigmoid_vjp(-x, g), want)
-    number = ~np.isnan(want)
-    assert_same(-fastsig.sigmoid_vjp(x, -g)[number], want[number])
-    np.testing.assert_array_equal(np.signbit(want[number]), np.signbit(g[number]))
+    want = ufunc(x, g)
+    number = ~is_nan(want)
+    assert_same(-ufunc(x, -g)[number], want[number])
+    if name in ("sigmoid_vjp", "tanh_vjp"):
+        assert_same(ufunc(-x, g)[number], want[number])
+        np.testing.assert_array_equal(np.signbit(want[number]), np.signbit(g[number]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import pickle
 import platform
@@ -18,7 +19,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-from conftest import DTYPES, ROOT, as_tuple, assert_same, every_float16, inputs
+from conftest import ALL_DTYPES, KINDS, ROOT, as_tuple, assert_same, every_function, numpy_dtype
 
 import fastsig
 from fastsig import compiler
@@ -27,7 +28,12 @@ from fastsig.kernels import KERNELS
 TESTS = Path(__file__).parent
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86's instruction sets")
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-loops = pytest.mark.parametrize(("kernel", "storage"), [(k, s) for k in KERNELS for s in DTYPES])
+LOOPS = [(k, s) for k in KERNELS for s in ALL_DTYPES]
+# Each function in float32, where a literal would show as double, and one of each kind in all dtypes; with -m slow, all.
+loops = pytest.mark.parametrize(
+    ("kernel", "storage"),
+    [pytest.param(k, s, marks=() if s == "float32" or k in KINDS else pytest.mark.slow) for k, s in LOOPS],
+)
 
 
 # --- what is in the code -----------------------------------------------------------------------------------------------
@@ -113,14 +119,14 @@ def test_a_warm_cache_needs_no_numba(python):
     code = """if True:
         import sys
         import numpy as np, fastsig
-        for name in fastsig.UFUNCS:
+        for name in sys.argv[1].split(","):
             for dtype in "efd":
                 f = getattr(fastsig, name)
                 f(*[np.ones(100_000, dtype)] * f.nin)
         print(fastsig.sigmoid(0.0), "numba" in sys.modules)
     """
-    python(code)  # warms it
-    assert python(code) == "0.5 False"
+    python(code, ",".join(KINDS))  # warms it
+    assert python(code, ",".join(KINDS)) == "0.5 False"
 
 
 def test_all_sources_count(python):
@@ -225,12 +231,15 @@ def test_changed_source_is_compiled_anew(python, copied, tmp_path):
     environment = {"path": copied, "FASTSIG_CACHE_DIR": tmp_path / "cache", "PYTHONDONTWRITEBYTECODE": 1}
     before = float(python(code, **environment))
     assert 0.999 < before < 1
-    replaced(copied / "fastsig" / "kernels.py", b"y, f.one - y)", b"y, f.one + y)")
+    replaced(copied / "fastsig" / "kernels.py", b"f.zero, y, f.one - y)", b"f.zero, y, f.one + y)")
     assert 1 < float(python(code, **environment)) < 1.001
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+WIDE = "+avx,+avx2,+fma,+f16c,+sse4.2,+popcnt,+bmi,+bmi2,+avx512f,+avx512vl,+avx512dq,+avx512bw,+avx512cd"
 TARGETS = {
+    "AVX-512, 512 bits": ("skylake-avx512", WIDE),
+    "AVX-512, 256 bits": ("skylake-avx512", WIDE + ",+prefer-256-bit"),
     "AVX2": ("haswell", "+avx,+avx2,+fma,+f16c,+sse4.2,+popcnt,+bmi,+bmi2"),
     "AVX2 without F16C": ("haswell", "+avx,+avx2,+fma,-f16c,+sse4.2,+popcnt,+bmi,+bmi2"),
     "AVX without FMA": ("sandybridge", "+avx,-fma,-f16c,+sse4.2,+popcnt"),
@@ -314,52 +323,102 @@ def test_directory_of_another_user(python, tmp_path):
 
 # --- the same bits on every processor ------------------------------------------------------------------------------------
 
+BITS = TESTS / "bits.json"  # a digest of each function's results in each dtype; `python tests/test_engine.py` writes it anew
 
-def digests(storages):
-    """A digest of each function's results in each dtype."""
-    for name in fastsig.UFUNCS:
-        ufunc = getattr(fastsig, name)
+
+def every_pattern(dtype, seed):
+    """Numbers all over the format, by their bits, NaN left out: all of the small formats, 2^16 of the others."""
+    unsigned = np.uint64(2654435761 + 2 * seed) if seed else np.uint64(1)
+    width = 8 * dtype.itemsize
+    spread = (np.arange(1 << 16, dtype=np.uint64) * unsigned) % np.uint64(1 << 16)
+    whole = spread << np.uint64(width - 16) | (spread * np.uint64(40503) & np.uint64((1 << width - 16) - 1))
+    x = whole.astype(f"u{dtype.itemsize}").view(dtype)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isnan(x), np.zeros_like(x), x)
+
+
+def grid(kernel, storage):
+    """The arguments: labels, values and probabilities within their range."""
+    dtype = numpy_dtype(storage)
+    arrays = []
+    for seed, name in enumerate(kernel.inputs):
+        x = every_pattern(dtype, seed)
+        if name in "ytp":
+            with np.errstate(all="ignore"):
+                a = np.abs(x)
+                x = np.where(a <= 1, a, (1 / a).astype(dtype))
+            x[:: 3 if name == "t" else 1 << 20] = 1
+        if name == "x":  # a third of them where most happens
+            x[::3] = np.linspace(-20, 20, len(x[::3])).astype(dtype)
+        arrays.append(x)
+    return arrays
+
+
+def digests(functions, storages):
+    """A digest of each function's results in each dtype: one call, and one that is shorter than a register."""
+    found = {}
+    for name in functions:
         for storage in storages:
-            arrays = inputs(name, storage, (5000,))
-            if storage == "float16" and ufunc.nin == 1:
-                arrays = [every_float16()[~np.isnan(every_float16())]]
-            results = [ufunc(*arrays), ufunc(*[a[:77] for a in arrays])]
-            yield name, storage, *(hashlib.sha256(a.tobytes()).hexdigest()[:16] for r in results for a in as_tuple(r))
+            arrays = grid(KERNELS[name], storage)
+            digest = hashlib.sha256()
+            for part in (slice(None), slice(5, 12)):
+                for a in as_tuple(getattr(fastsig, name)(*[a[part] for a in arrays])):
+                    digest.update(np.where(np.isnan(a), np.full_like(a, np.nan), a).tobytes())
+            found[f"{name} {storage}"] = digest.hexdigest()[:16]
+    return found
 
 
 DIGESTS = """if True:
-    import sys
+    import json, sys
     sys.path.insert(0, sys.argv[1])
     from fastsig import compiler
     from test_engine import digests
-    print(compiler.target().instructions, *digests(sys.argv[2:]), sep="\\n")
+    print(compiler.target().instructions)
+    print(json.dumps(digests(sys.argv[2].split(","), sys.argv[3].split(","))))
 """
 
 
-def has(target):
-    """Whether this machine can run the code."""
+def lacks(target):
+    """The features of a target that this machine doesn't have."""
     here = llvm.get_host_cpu_features() if platform.machine() in ("x86_64", "AMD64") else {}
     wanted = (TARGETS[target][1] or "").split(",")
-    return all(here.get(feature[1:], False) for feature in wanted if feature.startswith("+"))
+    return [f[1:] for f in wanted if f.startswith("+") and f != "+prefer-256-bit" and not here.get(f[1:], False)]
+
+
+@every_function
+@pytest.mark.parametrize("storage", ALL_DTYPES)
+def test_same_bits_as_on_record(name, storage):
+    """Those that every processor so far has given."""
+    if name in KERNELS:
+        assert digests((name,), (storage,)) == {f"{name} {storage}": json.loads(BITS.read_text())[f"{name} {storage}"]}
+
+
+SOME = ("sigmoid_value_and_grad", "logit", "silu", "tanh", "bce_with_logits")
 
 
 @x86
 @pytest.mark.parametrize(
-    ("target", "storages"),
+    ("target", "functions", "storages"),
     [
-        ("AVX2", DTYPES),
-        ("AVX2 without F16C", ("float16",)),
-        ("generic", DTYPES),
-        pytest.param("AVX2 without F16C", DTYPES, marks=pytest.mark.slow),
-        pytest.param("AVX without FMA", DTYPES, marks=pytest.mark.slow),
+        ("AVX2", SOME, ("float32",)),
+        ("AVX2", ("sigmoid_vjp",), ALL_DTYPES),
+        ("AVX2 without F16C", ("sigmoid",), ("float16",)),
+        ("AVX-512, 512 bits", SOME, ("float32",)),
+        ("AVX-512, 256 bits", SOME, ("float32",)),
+        ("generic", SOME, ("float32",)),
+        ("generic", ("sigmoid_vjp",), ALL_DTYPES),
+        *(pytest.param(target, tuple(KERNELS), ALL_DTYPES, marks=pytest.mark.slow) for target in TARGETS),
     ],
+    ids=lambda value: value if isinstance(value, str) else str(len(value)),
 )
-def test_same_bits_on_other_processors(python, target, storages):
-    if not has(target):
-        pytest.skip(f"this machine can't run {target}")
-    instructions, *there = python(DIGESTS, TESTS, *storages, **chosen(target)).splitlines()
-    assert instructions.startswith({"generic": "SSE2"}.get(target, target.split()[0]))
-    assert there == [str(line) for line in digests(storages)]
+def test_same_bits_on_other_processors(python, target, functions, storages):
+    if missing := lacks(target):
+        pytest.skip(f"this machine has no {', no '.join(missing)}: it can't run {target}")
+    program = DIGESTS, TESTS, ",".join(functions), ",".join(storages)
+    instructions, there = python(*program, timeout=3000, **chosen(target)).splitlines()
+    assert instructions.startswith({"generic": "SSE2"}.get(target, re.split("[, ]", target)[0]))
+    known = json.loads(BITS.read_text())
+    assert json.loads(there) == {f"{name} {storage}": known[f"{name} {storage}"] for name in functions for storage in storages}
 
 
 @x86
@@ -600,3 +659,7 @@ def test_a_forked_child_that_imports_first(python):
         print(os.waitpid(child, 0)[1])
     """
     assert python(code, warnings="ignore") == "0"
+
+
+if __name__ == "__main__":
+    BITS.write_text(json.dumps(digests(tuple(KERNELS), ALL_DTYPES), indent=1) + "\n")
