@@ -186,7 +186,8 @@ FLOAT64 = Format(
         0x1.a01a013248c58p-13 0x1.a0199a8f0e068p-16 0x1.71df129363bd9p-19 0x1.28acf3edd08e5p-22 0x1.ad9ea68a06295p-26"""),
     # |r| <= 0.3466, relative error of e^r 2^-57.85
     exp_even=hexadecimal("""0x1.000000000000ap-1 0x1.5555555555503p-3 0x1.5555555550605p-5 0x1.1111111124d25p-7
-        0x1.6c16c184b5d93p-10 0x1.a01a013d651c6p-13 0x1.a019988abcacbp-16 0x1.71def3b9a4d03p-19 0x1.28aedc979ca36p-22 0x1.add89b99da4d7p-26"""),
+        0x1.6c16c184b5d93p-10 0x1.a01a013d651c6p-13 0x1.a019988abcacbp-16 0x1.71def3b9a4d03p-19 0x1.28aedc979ca36p-22
+        0x1.add89b99da4d7p-26"""),
     # |r| <= 0.3466, relative error of e^r 2^-60.90
     expm1=hexadecimal("""0x1.555555555555ap-3 0x1.555555555549ap-5 0x1.111111110f0afp-7 0x1.6c16c16c4cc18p-10
         0x1.a01a01b2b31fep-13 0x1.a01a010fbdb12p-16 0x1.71ddf03f8f98cp-19 0x1.27e54358e8e29p-22 0x1.af6e224de846ep-26

@@ -604,7 +604,7 @@ def drain(typing: Any) -> Any:
 
 
 # LLVM's own conversions of float16 are calls of a library where the machine has none; there, integers do the same to the same
-# bits. bfloat16 is the upper half of float32; some processors' own conversion to it flushes subnormals, so integers do it always.
+# bits. bfloat16 is the upper half of float32; some processors flush subnormals when they convert to it, so integers always do.
 
 
 def widened(builder: ir.IRBuilder, stored: ir.Value, shape: Shape) -> ir.Value:

@@ -1,7 +1,7 @@
 """Truth: one definition of an error in units in the last place, the exact functions, and inputs that find mistakes.
 
-Usable for any kernel, not only this package's: `ulp(got, exact)` measures an error; `exact(name, *inputs)` gives the true results
-of this package's functions; `edges`, `spaced`, `random` and `worst` give logits, and `operands` what goes with them.
+Usable for any kernel, not only this package's: `ulp(got, exact)` measures an error; `exact(name, *inputs)` gives the true
+results of this package's functions; `edges`, `spaced`, `random` and `worst` give inputs, and `operands` what goes with them.
 
 >>> import numpy as np
 >>> from fastsig.testing import exact, ulp
@@ -269,8 +269,8 @@ def worst(name: str, dtype: npt.DTypeLike) -> tuple[Array, ...]:
 def operands(inputs: Sequence[str], x: Array) -> tuple[Array, ...]:
     """Arguments made from logits: `x` itself, and for each other name what that stands for.
 
-    `p` is x where that is in [0, 1], and once in eight elsewhere; `y` is in [-1, 1], not negative where no tanh made it; `t` is 0
-    or 1, or anything between; `g` comes from `upstream`.
+    `p` is x where that is in [0, 1], and once in eight elsewhere; `y` is in [0, 1]; `t` is 0 or 1, or anything between; `g`
+    comes from `upstream`.
     """
     wider = wide(x.dtype)
     with np.errstate(all="ignore"):

@@ -73,8 +73,8 @@ def interface(index: int, *signature: Any) -> Callable[..., Any]:
 def add_bfloat16(ufunc: Any, kernel: Kernel) -> None:
     """The loop for `ml_dtypes.bfloat16`, where that package is installed.
 
-    Now, not when it is first asked for: by then NumPy has settled on another loop. For such types NumPy keeps a table of its own,
-    which registering the same types again changes.
+    Now, not when it is first asked for: by then NumPy has settled on another loop. For such types NumPy keeps a table of its
+    own, which registering the same types again changes.
     """
     try:
         number = bfloat16().num
@@ -93,7 +93,8 @@ def add_bfloat16(ufunc: Any, kernel: Kernel) -> None:
 def bfloat16() -> np.dtype[Any]:
     import ml_dtypes
 
-    return np.dtype(ml_dtypes.bfloat16)
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
 
 
 def stub(kernel: Kernel, storage: str, install: Callable[[int], None]) -> int | None:

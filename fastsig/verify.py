@@ -2,7 +2,7 @@
 
 Every public function in every dtype, against a reference of higher precision: NaN, infinities, signs of zero and the stated
 bound. float16 and bfloat16 are checked over all their numbers; float32 and float64 over edges, the worst inputs on record,
-bit-spaced and random ones, or float32 over all of its 2^32. Beside it, if asked, how SciPy, NumPy and torch do on the same inputs.
+bit-spaced and random ones, or float32 over all of its 2^32. Beside it, if asked, SciPy, NumPy and torch on the same inputs.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         return np.dtype(name)
     from ml_dtypes import bfloat16
 
-    return np.dtype(bfloat16)
+    dtype: np.dtype[Any] = np.dtype(bfloat16)
+    return dtype
 
 
 def record(finding: Finding, path: Path) -> None:
@@ -270,7 +271,7 @@ def settled(x: Array, got: tuple[Array, ...]) -> bool:
 
 
 def relative(kernel: Kernel, output: str, operands: tuple[Array, ...], got: Array, true: Array) -> tuple[Array, float]:
-    """The errors in units in the last place; the largest absolute one where the contract is absolute, and there 0 of the others."""
+    """The errors in units in the last place, 0 where the contract is absolute; and the largest absolute one there."""
     errors = testing.ulp(got, true)
     dtype = got.dtype.name
     if absolute_bound(kernel, output, dtype) is None:
@@ -393,7 +394,7 @@ FORMS = {"y": "", "dy": "_grad", "dx": "_grad", "ddx": "_hess"}  # by the name o
 
 @cache
 def rivals(name: str, output: str) -> tuple[tuple[str, Call], ...]:
-    """Who else has this function, under the name of the package and with what it is called there or would be written with it."""
+    """Who else has this function: the name of the package, and what is called or written there."""
     base = name.split("_value_and_grad")[0].split("_grad_and_hess")[0]
     wanted = name if base == name else base + FORMS[output]
     found = []

@@ -181,7 +181,7 @@ def test_contract_for_ten_million_float64(name):
         assert finding.count > 10**7
 
 
-# --- what is on record: the largest errors that long runs have found, with their inputs ----------------------------------------
+# --- what is on record: the largest errors that long runs have found, with their inputs --------------------------------
 
 RECORDED = [
     (name, output, dtype, found)
