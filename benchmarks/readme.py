@@ -1,6 +1,7 @@
 """Rewrite README's generated blocks: `python benchmarks/readme.py`, with `--run` after measuring anew.
 
-The speed table comes from benchmarks/results.json, which `--run` writes; the accuracy table from the kernels' contracts.
+The speed table comes from benchmarks/results.json, which `--run` writes; the accuracy
+table from the kernels' contracts and fastsig/worst.json, to which `python -m fastsig verify --json` adds.
 """
 
 from __future__ import annotations
@@ -11,21 +12,45 @@ import re
 import sys
 from pathlib import Path
 
-from fastsig import bench
+from fastsig import bench, testing, verify
 from fastsig.kernels import ALIASES, KERNELS
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results.json"
 
 
+PEERS = ("SciPy", "NumPy", "torch")
+FUSED = "_and_"  # in the names of functions that give two results, each the bits of another function
+
+
 def accuracy() -> str:
-    """The contract, a row for each function."""
-    dtypes = list(next(iter(KERNELS.values())).ulp)
-    lines = [f"| | {' | '.join(dtypes)} |", f"|---{'|--:' * len(dtypes)}|"]
+    """The contract of what is wide, with what was found and how the others do; a line about the small formats."""
+    lines = [
+        f"| function | dtype | stated | measured | worst input | {' | '.join(PEERS)} |",
+        f"|---|---|--:|--:|---|{'--:|' * len(PEERS)}",
+    ]
+    found = testing.recorded()
+    small = []
     for name, kernel in KERNELS.items():
+        if FUSED in name:
+            continue
+        (output,) = kernel.outputs
         names = [name, *(alias for alias, meant in ALIASES.items() if meant == name)]
-        bounds = (f"{kernel.ulp[dtype]:g}" for dtype in dtypes)
-        lines.append(f"| {', '.join(f'`{n}`' for n in names)} | {' | '.join(bounds)} |")
+        for dtype, it in found[name][output].items():
+            if dtype not in ("float32", "float64"):
+                small.append(it["error"])
+                continue
+            bound = verify.absolute_bound(kernel, output, dtype)
+            stated = f"{kernel.ulp[dtype]:g}" + (f"; {verify.power(bound)}" if bound else "")
+            measured = f"{it['error']:.3f}" + (f"; {verify.power(it['crossing'])}" if bound else "")
+            inputs = ", ".join(f"{float.fromhex(text):.9g}" for text in it["inputs"])
+            others = (verify.human(it.get("peers", {}).get(peer)) for peer in PEERS)
+            lines.append(
+                f"| {', '.join(f'`{n}`' for n in names)} | {dtype} | {stated} | {measured} | {inputs} | {' | '.join(others)} |"
+            )
+    bounds = {kernel.ulp[dtype] for kernel in KERNELS.values() for dtype in ("float16", "bfloat16")}
+    stated = " and ".join(f"{bound:g}" for bound in sorted(bounds))
+    lines += ["", f"float16 and bfloat16, over all their numbers: {stated} stated, {max(small):.4f} measured."]
     return "\n".join(lines)
 
 

@@ -648,7 +648,7 @@ def silu(x: Any, f: Any) -> Any:
     Relative accuracy holds in the whole lower tail, down to the last subnormal result at -108.6 (float32) and -751.8 (float64).
 
     >>> fastsig.silu([-750.0, -1.0, 0.0, 1.0])
-    array([-2.47032823e-323, -2.68941421e-001,  0.00000000e+000,
+    array([-1.48219694e-323, -2.68941421e-001,  0.00000000e+000,
             7.31058579e-001])
     """
     a, s, inverse, error, h, low = silu_core(x, f)

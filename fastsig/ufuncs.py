@@ -195,7 +195,7 @@ Examples
 def absolute_bound(output: str, it: Absolute) -> str:
     bounds = ", ".join(f"2**{math.log2(bound):.4g} in {dtype}" for dtype, bound in it.bound.items())
     times = f", times abs({it.times})" if it.times else ""
-    return f"\nWhere ``{it.where}``, that of `{output}` is bounded absolutely instead: by {bounds}{times}."
+    return f"\nWhere ``{it.where}``, that of `{output}` is bounded absolutely instead, by\n{bounds}{times}."
 
 
 def docstring(name: str, kernel: Kernel) -> str:
