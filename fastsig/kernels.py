@@ -335,7 +335,7 @@ def value_times(g: Any, x: Any, f: Any) -> Any:
     return times(g, high, low, select(negative, s * f.share_by_unit, f.share), select(negative, far, f.one), f)
 
 
-@kernel("dx", float32=1.5, float64=1.5, needs_subnormals=True)
+@kernel("dx", float32=1.0, float64=0.95, needs_subnormals=True)
 def sigmoid_vjp(x: Any, g: Any, f: Any) -> Any:
     """The vector-Jacobian product g·sigmoid'(x): back-propagation from the input.
 
@@ -464,7 +464,7 @@ def softplus_value_and_grad(x: Any, f: Any) -> Any:
     return log_sum(x, a, s, y, low, f), value(x, a, s, inverse, error, f)
 
 
-@kernel("dx", float32=1.5, float64=1.5, needs_subnormals=True)
+@kernel("dx", float32=1.0, float64=0.95, needs_subnormals=True)
 def softplus_vjp(x: Any, g: Any, f: Any) -> Any:
     """The vector-Jacobian product g·sigmoid(x): back-propagation through `softplus` from its input.
 
@@ -518,7 +518,7 @@ def log_sigmoid_value_and_grad(x: Any, f: Any) -> Any:
     return -log_sum(-x, a, s, y, low, f), value(-x, a, s, inverse, error, f)
 
 
-@kernel("dx", float32=1.5, float64=1.5, needs_subnormals=True)
+@kernel("dx", float32=1.0, float64=0.95, needs_subnormals=True)
 def log_sigmoid_vjp(x: Any, g: Any, f: Any) -> Any:
     """The vector-Jacobian product g·sigmoid(-x): back-propagation through `log_sigmoid` from its input.
 
@@ -533,7 +533,7 @@ def log_sigmoid_vjp(x: Any, g: Any, f: Any) -> Any:
 # --- logit -------------------------------------------------------------------------------------------------------------
 
 
-@kernel("x", float32=0.85, float64=0.85, ordinary="inner", needs_subnormals=True)
+@kernel("x", float32=0.8, float64=0.8, ordinary="inner", needs_subnormals=True)
 def logit(p: Any, f: Any) -> Any:
     """The inverse of the sigmoid, ln(p / (1 - p)).
 
@@ -686,8 +686,8 @@ def silu_value_and_grad(x: Any, f: Any) -> Any:
 
 @kernel(
     "dx",
-    float32=1.5,
-    float64=1.5,
+    float32=1.0,
+    float64=0.95,
     absolute={"dx": Absolute(CROSSING.where, CROSSING.bound, times="g")},
     needs_subnormals=True,
 )
@@ -758,7 +758,7 @@ def tanh_slope(a: Any, s: Any, inverse: Any, error: Any, f: Any) -> Any:
     return scaled(f.four * s, fma(inverse, high, inverse * low), f.subnormal_tanh_grad <= a, f)
 
 
-@kernel("y", float32=0.85, float64=0.85, ordinary="moderate")
+@kernel("y", float32=0.85, float64=0.88, ordinary="moderate")
 def tanh(x: Any, f: Any) -> Any:
     """The hyperbolic tangent, (e^x - e^-x) / (e^x + e^-x).
 
@@ -782,7 +782,7 @@ def tanh_grad(x: Any, f: Any) -> Any:
     return tanh_slope(a, s, inverse, error, f)
 
 
-@kernel("y dy", float32=0.85, float64=0.85, ordinary="moderate")
+@kernel("y dy", float32=0.85, float64=0.88, ordinary="moderate")
 def tanh_value_and_grad(x: Any, f: Any) -> Any:
     """The hyperbolic tangent and its derivative in one pass.
 
@@ -798,7 +798,7 @@ def tanh_value_and_grad(x: Any, f: Any) -> Any:
     return tanh_value(x, s, inverse, error, f), tanh_slope(a, s, inverse, error, f)
 
 
-@kernel("dx", float32=1.5, float64=1.5, needs_subnormals=True)
+@kernel("dx", float32=1.0, float64=0.95, needs_subnormals=True)
 def tanh_vjp(x: Any, g: Any, f: Any) -> Any:
     """The vector-Jacobian product g·tanh'(x): back-propagation through `tanh` from its input.
 
@@ -880,7 +880,7 @@ def bce_with_logits(x: Any, t: Any, f: Any) -> Any:
     return loss(x, t, a, s, y, low, f)
 
 
-@kernel("dx", float32=1.5, float64=1.5, absolute={"dx": SOFT}, ordinary="ordinary", needs_subnormals=True)
+@kernel("dx", float32=1.0, float64=1.0, absolute={"dx": SOFT}, ordinary="ordinary", needs_subnormals=True)
 def bce_with_logits_grad(x: Any, t: Any, f: Any) -> Any:
     """The derivative of `bce_with_logits` with respect to the logit, sigmoid(x) - t.
 
@@ -911,7 +911,7 @@ def bce_with_logits_value_and_grad(x: Any, t: Any, f: Any) -> Any:
     return loss(x, t, a, s, y, low, f), residual(x, t, smaller(a, s, inverse, error, f), f)
 
 
-@kernel("dx ddx", float32=1.5, float64=1.5, absolute={"dx": SOFT}, ordinary="ordinary", needs_subnormals=True)
+@kernel("dx ddx", float32=1.0, float64=1.0, absolute={"dx": SOFT}, ordinary="ordinary", needs_subnormals=True)
 def bce_with_logits_grad_and_hess(x: Any, t: Any, f: Any) -> Any:
     """The first and the second derivative of `bce_with_logits` with respect to the logit in one pass.
 
