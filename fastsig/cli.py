@@ -63,7 +63,7 @@ def info() -> dict[str, str]:
     kept = sorted(folder.glob("*.o")) if folder else []
     return {
         "fastsig": fastsig.__version__,
-        **{package: version(package) for package in ("numpy", "numba", "llvmlite", "scipy", "torch")},
+        **{package: version(package) for package in ("numpy", "numba", "llvmlite", "ml_dtypes", "scipy", "torch")},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": target.cpu,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import stat
 import struct
 import sys
@@ -57,7 +58,13 @@ class Target:
     def register(self) -> int:
         """Bytes of its widest vector register."""
         enabled = self.features.split(",")
-        return 64 if "+avx512f" in enabled else 32 if "+avx" in enabled else 16
+        wide = "+avx512f" in enabled and not self.halved
+        return 64 if wide else 32 if "+avx" in enabled else 16
+
+    @property
+    def halved(self) -> bool:
+        """Whether it is to use half of its registers: with NUMBA_CPU_FEATURES="...,+prefer-256-bit"."""
+        return "+prefer-256-bit" in self.features.split(",")
 
     @property
     def half(self) -> bool:
@@ -67,9 +74,10 @@ class Target:
     @property
     def instructions(self) -> str:
         """Its instruction set, for people."""
-        names = {64: "AVX-512", 32: "AVX2" if "+avx2" in self.features.split(",") else "AVX"}
+        enabled = self.features.split(",")
+        names = {64: "AVX-512", 32: "AVX-512, 256 bits" if "+avx512f" in enabled else "AVX2" if "+avx2" in enabled else "AVX"}
         width = names.get(self.register, "NEON" if ARM else "SSE2")
-        fused = "+fma" in self.features.split(",") or width in ("AVX-512", "NEON")
+        fused = "+fma" in enabled or width in ("AVX-512", "NEON")
         return width if fused else f"{width}, no FMA (slow)"
 
 
@@ -180,6 +188,9 @@ def numba_as_meant() -> Iterator[None]:
 
 def closed(assembly: str, symbol: str) -> Any:
     """The module with `symbol` alone visible and the rest inlined: Numba's error paths go, and all they refer to."""
+    if target().halved:  # LLVM follows the preference only where no function asks for wider vectors
+        preference = '"min-legal-vector-width"="0" "prefer-vector-width"="256"'
+        assembly = re.sub(r"^(define .*?)( personality .*)? \{$", rf"\1 {preference}\2 {{", assembly, flags=re.MULTILINE)
     module = llvm.parse_assembly(assembly)
     for function in module.functions:
         if not function.is_declaration and function.name != symbol:

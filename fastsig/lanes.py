@@ -471,6 +471,19 @@ def apply(typing: Any, kernel: Any, x: Any, format: Any) -> Any:
 
 
 @intrinsic
+def with_nan_of(typing: Any, x: Any, y: Any) -> Any:
+    """The outputs y; where the first input is NaN, that: of several made from it that meet, a processor takes any."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        given = builder.extract_value(args[0], 0)
+        nan, quiet = builder.fcmp_unordered("uno", given, given), builder.fadd(given, given)
+        chosen = [builder.select(nan, quiet, value) for value in outputs(builder, y, args[1])]
+        return context.make_tuple(builder, y, chosen) if isinstance(y, types.BaseTuple) else chosen[0]
+
+    return y(x, y), emit
+
+
+@intrinsic
 def addresses(typing: Any, shape: Any, args: Any) -> Any:
     """The addresses of the arrays, from the array of them that NumPy hands over."""
 

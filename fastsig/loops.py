@@ -68,8 +68,10 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
 
     @jit()
     def evaluate(x):  # type: ignore[no-untyped-def]
-        if short_cut and lanes.ordinary(wide, x):
-            return lanes.apply(function, x, usual)
+        if short_cut:
+            if lanes.ordinary(wide, x):
+                return lanes.apply(function, x, usual)
+            return lanes.with_nan_of(x, lanes.apply(function, x, format))
         return lanes.apply(function, x, format)
 
     @jit(types.UniTuple(intp, arrays), intp, intp, boolean)
