@@ -30,7 +30,7 @@ WIDE: dict[str, type[np.floating[Any]]] = {
     "float32": np.float64,
     "float64": np.longdouble,
 }
-MARGIN = 10  # bits that the reference must have beyond the format: 2^-10 ULP is then all it adds
+MARGIN = 10  # bits that the reference must have beyond the format: its few roundings then add 2^-9 ULP at most
 
 
 def finfo(dtype: npt.DTypeLike) -> Any:

@@ -277,8 +277,8 @@ def relative(kernel: Kernel, output: str, operands: tuple[Array, ...], got: Arra
     if absolute_bound(kernel, output, dtype) is None:
         return errors, 0.0
     allowed = kernel.absolute[output]
-    named = dict(zip(kernel.inputs, (x.astype(true.dtype) for x in operands), strict=True))
     with np.errstate(all="ignore"):
+        named = dict(zip(kernel.inputs, (x.astype(true.dtype) for x in operands), strict=True))
         where = eval(allowed.where, {}, named) & np.isfinite(true)
         size = np.abs(got.astype(true.dtype) - true)[where]
         if allowed.times:  # the last place of a subnormal result isn't in proportion
