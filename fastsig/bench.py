@@ -1122,6 +1122,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     ):
         if shown:
             lines += ["", title, "", *markdown_table(results, rows, shown)]
+    if limited := arithmetic(rows, large):
+        lines += ["", f"Slower than 1.15 of the copy because of the arithmetic, not of memory: {'; '.join(limited)}."]
     told = {*headlines, *family, *large}
     untold = {key: value for key, value in losses(rows).items() if key[0] not in told or key[1] == "math"}
     if untold:
@@ -1130,6 +1132,19 @@ def markdown(results: Mapping[str, Any]) -> str:
     if notes:
         lines += ["", f"Not measured: {'; '.join(notes)}."]
     return "\n".join(lines)
+
+
+def arithmetic(rows: Mapping[tuple[Case, str], Row], large: Iterable[Case]) -> list[str]:
+    """For what takes more than 1.15 of a copy past the caches: its time there and, shared among the threads, in the cache."""
+    told = []
+    for case in large:
+        own, inside = rows.get((case, "fastsig")), rows.get((replace(case, size=CACHED, threads=1), "fastsig"))
+        over = ratio(rows, case, "copy")
+        if own and inside and own.ns and inside.ns and over and over > 1.15:
+            told.append(
+                f"`{case.function}` {case.dtype} {number(own.ns)} ns for {number(inside.ns / case.threads)} in the cache"
+            )
+    return told
 
 
 def markdown_table(

@@ -127,7 +127,7 @@ if hasattr(os, "register_at_fork"):
 
 @cache
 def hold_forks() -> None:
-    """From now on a fork waits for a compilation: the child would find Numba's own lock held for ever.
+    """From now on a fork waits for what is compiled or loaded: the child would find Numba's or llvmlite's lock held for ever.
 
     Hooks run in the reverse order of their registration. Those of logging and of concurrent.futures take locks that Numba
     may want, so they must have been registered before ours.
@@ -141,6 +141,7 @@ def hold_forks() -> None:
 
 def inner_loop(name: str, storage: str) -> int:
     """The address of the inner loop of the public function `name` for arrays of `storage`: loaded, or compiled and kept."""
+    hold_forks()
     folder = cache_folder()
     path = folder and folder / f"{name}-{storage}-{fingerprint()}.o"
     code = read(path) if path else None
@@ -156,7 +157,6 @@ def inner_loop(name: str, storage: str) -> int:
 
 def compile_loop(name: str, storage: str) -> tuple[str, bytes]:
     """The loop's symbol and object code."""
-    hold_forks()
     from numba import cfunc
 
     from fastsig import loops

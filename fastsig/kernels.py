@@ -374,7 +374,8 @@ def sigmoid_derivative(y: Any, f: Any) -> Any:
 def sigmoid_backward(g: Any, y: Any, f: Any) -> Any:
     """Back-propagation through the sigmoid from its saved value, g·y(1 - y).
 
-    What frameworks compute. A value near 1 has lost the digits of 1 - y: `sigmoid_vjp` takes the input and keeps them.
+    What frameworks compute, for y in [0, 1]. A value near 1 has lost the digits of 1 - y: `sigmoid_vjp` takes the input and
+    keeps them.
 
     >>> fastsig.sigmoid_backward([1.0, 2.0], [0.5, 0.25])
     array([0.25 , 0.375])
@@ -828,7 +829,8 @@ def tanh_derivative(y: Any, f: Any) -> Any:
 def tanh_backward(g: Any, y: Any, f: Any) -> Any:
     """Back-propagation through the hyperbolic tangent from its saved value, g·(1 - y²).
 
-    What frameworks compute. A value near 1 has lost the digits of 1 - y: `tanh_vjp` takes the input and keeps them.
+    What frameworks compute, for y in [-1, 1]. A value near 1 has lost the digits of 1 - y: `tanh_vjp` takes the input and
+    keeps them.
 
     >>> fastsig.tanh_backward([1.0, 2.0], [0.0, 0.5])
     array([1. , 1.5])

@@ -154,7 +154,8 @@ def bce_with_logits(x: Array, t: Array) -> Array:
 
 
 def bce_with_logits_grad(x: Array, t: Array) -> Array:
-    return np.where(t == 1, -sigmoid(-x), (1 - t) * sigmoid(x) - t * sigmoid(-x))
+    difference = np.where(t == 1, -sigmoid(-x), (1 - t) * sigmoid(x) - t * sigmoid(-x))
+    return np.where(np.isinf(t), sigmoid(x) - t, difference)
 
 
 def bce_with_logits_hess(x: Array, t: Array) -> Array:

@@ -194,7 +194,7 @@ Examples
 
 def absolute_bound(output: str, it: Absolute) -> str:
     bounds = ", ".join(f"2**{math.log2(bound):.4g} in {dtype}" for dtype, bound in it.bound.items())
-    times = f", times abs({it.times})" if it.times else ""
+    times = f", times abs({it.times}) and the smallest subnormal" if it.times else ""
     return f"\nWhere ``{it.where}``, that of `{output}` is bounded absolutely instead, by\n{bounds}{times}."
 
 

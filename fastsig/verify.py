@@ -104,18 +104,22 @@ def run(args: argparse.Namespace) -> int:
     if not judged:
         return 2
     if args.json:
-        try:
-            args.json.open("a").close()  # before the work, not after it
-        except OSError as error:
+        try:  # before the work, not after it
+            args.json.open("a").close()
+            if not isinstance(json.loads(args.json.read_text(encoding="utf-8") or "{}"), dict):
+                raise ValueError(f"{args.json} holds something else")
+        except (OSError, ValueError) as error:
             print(f"can't write what is found: {error}", file=sys.stderr)
             return 2
     findings: list[Finding] = []
+    interrupted = False
     try:
         for finding in check(functions, judged, args.exhaustive, args.table):
             findings.append(finding)
             if args.json:
                 record(finding, args.json)
     except KeyboardInterrupt:
+        interrupted = True
         print("Interrupted: this is what was checked until then.", file=sys.stderr)
     peers = [peer for peer in PEERS if any(peer in f.peers for f in findings)]
     columns = ("function", "dtype", "stated", "measured", *peers, "worst input", "inputs", "")
@@ -129,7 +133,7 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     print(f"{len(findings) - len(broken)} of {len(findings)} contracts kept.")
-    return 1 if broken else 0
+    return 130 if interrupted else 1 if broken else 0
 
 
 def row(f: Finding, peers: Sequence[str]) -> list[str]:
@@ -280,13 +284,15 @@ def relative(kernel: Kernel, output: str, operands: tuple[Array, ...], got: Arra
     with np.errstate(all="ignore"):
         named = dict(zip(kernel.inputs, (x.astype(true.dtype) for x in operands), strict=True))
         where = eval(allowed.where, {}, named) & np.isfinite(true)
+        wrong = where & ~np.isfinite(got)
         size = np.abs(got.astype(true.dtype) - true)[where]
         if allowed.times:  # the last place of a subnormal result isn't in proportion
             size = (
                 np.maximum(size - float(testing.finfo(got.dtype).smallest_subnormal), 0) / np.abs(named[allowed.times])[where]
             )
-        size = size[np.isfinite(size)]
-    return np.where(where, 0.0, errors), float(size.max(initial=0.0))
+            size = np.where(np.isnan(size), 0.0, size)  # nothing for a gradient of zero
+        size = size[np.isfinite(got[where])]
+    return np.where(wrong, np.inf, np.where(where, 0.0, errors)), float(size.max(initial=0.0))
 
 
 def inputs(kernel: Kernel, dtype: str, exhaustive: bool, count_only: bool = False) -> Iterator[Any]:

@@ -249,8 +249,22 @@ def test_verify_unknown_names(capsys):
     assert "unknown function 'sigmod'" in capsys.readouterr().err
 
 
-def test_verify_says_what_is_interrupted_or_unwritable(tmp_path, capsys):
+def test_verify_says_what_is_unwritable(tmp_path, capsys):
     assert main(["verify", "--functions", "sigmoid", "--dtypes", "float16", "--json", str(tmp_path)]) == 2
+    assert "can't write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 1.0])
+def test_verify_notices_what_is_wrong_where_the_bound_is_absolute(wrong):
+    x = np.linspace(-1.5, -1, 11, dtype=np.float32)
+    kernel = kernels.KERNELS["silu_grad"]
+    errors, crossing = verify.relative(kernel, "dy", (x,), np.full_like(x, wrong), testing.exact("silu_grad", x)[0])
+    assert errors.max() > kernel.ulp["float32"] or crossing > kernel.absolute["dy"].bound["float32"]
+
+
+def test_verify_wants_a_file_of_its_own(tmp_path, capsys):
+    (tmp_path / "other.json").write_text("[]")
+    assert main(["verify", "--functions", "sigmoid", "--dtypes", "float16", "--json", str(tmp_path / "other.json")]) == 2
     assert "can't write" in capsys.readouterr().err
 
 
