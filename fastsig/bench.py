@@ -1123,7 +1123,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         if shown:
             lines += ["", title, "", *markdown_table(results, rows, shown)]
     if limited := arithmetic(rows, large):
-        lines += ["", f"Slower than 1.15 of the copy because of the arithmetic, not of memory: {'; '.join(limited)}."]
+        lines += ["", f"More than 1.15 of the copy, beside what the arithmetic alone takes: {'; '.join(limited)}."]
     told = {*headlines, *family, *large}
     untold = {key: value for key, value in losses(rows).items() if key[0] not in told or key[1] == "math"}
     if untold:
