@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -139,34 +139,51 @@ def hold_forks() -> None:
         os.register_at_fork(before=lambda: bool(LOCK.acquire()), after_in_parent=lambda: LOCK.release())
 
 
-def inner_loop(name: str, storage: str) -> int:
-    """The address of the inner loop of the public function `name` for arrays of `storage`: loaded, or compiled and kept."""
+def program(name: str, make: Callable[[Target], tuple[Any, Callable[..., Any]]], source: str = "") -> int:
+    """The address of a compiled function: loaded, or compiled and kept under `name`.
+
+    `make` gives its Numba signature and its Python source; `source` names the module that it comes from, where that isn't one
+    of SOURCES.
+    """
     hold_forks()
     folder = cache_folder()
-    path = folder and folder / f"{name}-{storage}-{fingerprint()}.o"
+    path = folder and folder / f"{name}-{fingerprint(source)}.o"
     code = read(path) if path else None
     if code is None:
-        code = compile_loop(name, storage)
+        code = compile_program(make)
         if path:
             write(path, code)
     return load(*code)
 
 
+def inner_loop(name: str, storage: str) -> int:
+    """The address of the inner loop of the public function `name` for arrays of `storage`."""
+    return program(f"{name}-{storage}", lambda chosen: made_loop(name, storage, chosen))
+
+
 # --- compiling ---------------------------------------------------------------------------------------------------------
 
 
-def compile_loop(name: str, storage: str) -> tuple[str, bytes]:
-    """The loop's symbol and object code."""
-    from numba import cfunc
-
+def made_loop(name: str, storage: str, chosen: Target) -> tuple[Any, Callable[..., Any]]:
     from fastsig import loops
     from fastsig.kernels import KERNELS
 
-    chosen = target()
+    return loops.SIGNATURE, loops.inner_loop(KERNELS[name], storage, chosen.register, chosen.half)
+
+
+def compile_loop(name: str, storage: str) -> tuple[str, bytes]:
+    """The symbol and object code of an inner loop."""
+    return compile_program(lambda chosen: made_loop(name, storage, chosen))
+
+
+def compile_program(make: Callable[[Target], tuple[Any, Callable[..., Any]]]) -> tuple[str, bytes]:
+    """The function's symbol and object code."""
+    from numba import cfunc
+
     with numba_as_meant():
-        made = loops.inner_loop(KERNELS[name], storage, chosen.register, chosen.half)
-        loop = cfunc(loops.SIGNATURE, error_model="numpy")(made)
-        symbol, assembly = loop._wrapper_name, str(loop._library._final_module)
+        signature, made = make(target())
+        function = cfunc(signature, error_model="numpy")(made)
+        symbol, assembly = function._wrapper_name, str(function._library._final_module)
     return symbol, machine().emit_object(closed(assembly, symbol))
 
 
@@ -202,7 +219,7 @@ def closed(assembly: str, symbol: str) -> Any:
     builder.getModulePassManager().run(module, builder)
     outside = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - LIBM
     if outside:
-        raise CompileError(f"the compiled loop {symbol} refers to {', '.join(sorted(outside))}")
+        raise CompileError(f"the compiled function {symbol} refers to {', '.join(sorted(outside))}")
     return module
 
 
@@ -232,11 +249,11 @@ def machine_for_loading() -> Any:
 
 
 @cache
-def fingerprint() -> str:
-    """A digest of all that the code depends on: our sources, the compilers' versions, the processor."""
+def fingerprint(more: str = "") -> str:
+    """A digest of all that the code depends on: our sources (and one more), the compilers' versions, the processor."""
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in SOURCES:
+    for source in (*SOURCES, more) if more else SOURCES:
         digest.update((here / f"{source}.py").read_bytes())
     chosen = target()
     numba = find_spec("numba")  # its version by its file: importing it would take longer than all the rest
