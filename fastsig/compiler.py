@@ -161,6 +161,18 @@ def inner_loop(name: str, storage: str) -> int:
     return program(f"{name}-{storage}", lambda chosen: made_loop(name, storage, chosen))
 
 
+def loss_loop(name: str, storage: str, outputs: int, summed: bool) -> int:
+    """The address of the loop over the terms `name` of a loss."""
+
+    def made(chosen: Target) -> tuple[Any, Callable[..., Any]]:
+        from fastsig import loops
+        from fastsig.kernels import TERMS
+
+        return loops.SIGNATURE, loops.loss_loop(TERMS[name], storage, chosen.register, chosen.half, outputs, summed)
+
+    return program(f"{name}-{outputs}-{'sum' if summed else 'each'}-{storage}", made)
+
+
 # --- compiling ---------------------------------------------------------------------------------------------------------
 
 

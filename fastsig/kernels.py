@@ -63,6 +63,7 @@ class Kernel:
     absolute: Mapping[str, Absolute]  # and for each output that needs it
     ordinary: str | None  # the constant with the least and the largest |x| for which the kernel may leave the tails out
     needs_subnormals: bool  # whether the arithmetic itself meets subnormal numbers that matter
+    scalars: int = 0  # how many of the inputs, the last ones, are one number for all elements
 
     @property
     def name(self) -> str:
@@ -70,6 +71,7 @@ class Kernel:
 
 
 KERNELS: dict[str, Kernel] = {}
+TERMS: dict[str, Kernel] = {}  # what losses are summed of: no ufuncs, see `losses`
 ALIASES = {"expit": "sigmoid", "log_expit": "log_sigmoid", "swish": "silu"}
 
 
@@ -87,17 +89,19 @@ def kernel(
     absolute: Mapping[str, Absolute] | None = None,
     ordinary: str | None = None,
     needs_subnormals: bool = False,
+    scalars: int = 0,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a public function; its parameters but the last, `f`, are the ufunc's inputs.
 
-    `half` is the bound for both of float16 and bfloat16, which are computed in float32 and rounded once.
+    `half` is the bound for both of float16 and bfloat16, which are computed in float32 and rounded once. With `scalars` it is
+    no public function but the terms of a loss; so many of its inputs, the last ones, are numbers.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         inputs = function.__code__.co_varnames[: function.__code__.co_argcount - 1]
         ulp = {"float16": half, "bfloat16": half, "float32": float32, "float64": float64}
-        KERNELS[function.__name__] = Kernel(
-            function, inputs, tuple(outputs.split()), ulp, absolute or {}, ordinary, needs_subnormals
+        (TERMS if scalars else KERNELS)[function.__name__] = Kernel(
+            function, inputs, tuple(outputs.split()), ulp, absolute or {}, ordinary, needs_subnormals, scalars
         )
         return function
 
@@ -929,3 +933,110 @@ def bce_with_logits_grad_and_hess(x: Any, t: Any, f: Any) -> Any:
     curvature = derivative(a, s, inverse, error, f)
     dx = residual(x, t, smaller(a, s, inverse, error, f), f)
     return dx, select(t == t, curvature, t)  # a label that is NaN shows in both
+
+
+# --- the terms of losses, with their derivatives by x --------------------------------------------------------------------
+# The derivatives are multiplied by `scale`, which is 1 / n for a mean; the terms aren't, since it is their sum that is divided.
+
+
+@kernel("y dx ddx", float32=1.5, float64=1.5, absolute={"dx": SOFT}, ordinary="ordinary", needs_subnormals=True, scalars=1)
+def bce_terms(x: Any, t: Any, scale: Any, f: Any) -> Any:
+    """Those of `bce_with_logits`, and with a scale of 1 its derivatives' bits."""
+    a, s, r, tail, y, low = log_core(x, f)
+    inverse, error = reciprocal(r, tail, s, f)
+    dx = residual(x, t, smaller(a, s, inverse, error, f), f)
+    curvature = select(t == t, derivative(a, s, inverse, error, f), t)
+    return loss(x, t, a, s, y, low, f), dx * scale, curvature * scale
+
+
+@part
+def weighed(w: Any, y: Any, f: Any) -> Any:
+    """w·y, where an infinite loss of no weight is none."""
+    return select(w == f.zero, select(y == f.infinity, f.zero, w * y), w * y) if f.tails else w * y
+
+
+@kernel("y dx ddx", float32=3.0, float64=3.0, absolute={"dx": SOFT}, ordinary="ordinary", needs_subnormals=True, scalars=2)
+def weighted_bce_terms(x: Any, t: Any, w: Any, p: Any, smoothing: Any, scale: Any, f: Any) -> Any:
+    """w·(p·t·softplus(-x) + (1 - t)·softplus(x)), t drawn towards 1/2 by the smoothing.
+
+    Both products are positive, so that nothing cancels, for a p below 1 neither.
+    """
+    a, s, r, tail, y, low = log_core(x, f)
+    inverse, error = reciprocal(r, tail, s, f)
+    t = fma(f.one - smoothing, t, f.half * smoothing)
+    up, down = f.one - t, p * t
+    both = up + down
+    negative = x < f.zero
+    wrong = select(negative, down, up)
+    linear = magnitude(x) * wrong
+    if f.tails:  # an infinite x with its own label loses nothing
+        linear = select(wrong == f.zero, select(x == x, f.zero, x), linear)
+    term = weighed(w, fma(both, scaled(s, y + low, f.subnormal <= a, f), linear), f)
+    small = smaller(a, s, inverse, error, f)
+    large = f.one - small
+    upward, downward = select(negative, small, large), select(negative, large, small)
+    dx = fma(up, upward, -(down * downward))
+    ddx = both * derivative(a, s, inverse, error, f)
+    return term, w * dx * scale, w * ddx * scale
+
+
+@part
+def miss(x: Any, t: Any, a: Any, s: Any, e: Any, f: Any) -> Any:
+    """How far the probability is from the label, q = (1 - t)·sigmoid(x) + t·sigmoid(-x): -ln(q) in two parts, and q'(x) / q.
+
+    q is U / V with V = e^r + 2^m (all in f.unit) and U = near·e^r + far·2^m, far the share of the label on x's own side. The
+    logarithm is that of `logit`; V - U is near·2^m + far·e^r, so that a q near 1 keeps its digits. For a label that is all on
+    that side U would be 2^m, and its logarithm lose them: then U is e^r, and a is added.
+    """
+    positive = f.zero <= x
+    near, far = select(positive, f.one - t, t), select(positive, t, f.one - t)
+    own = near == f.zero
+    near, far = select(own, f.one, near), select(own, f.zero, far)
+    v, u = e + s, fma(near, e, far * s)
+    k = binades(u, v)
+    c = lowered(u, v)
+    z = select(k == f.zero, fma(near, s, far * e), v - c) / (v + c)
+    y = z + z
+    w = z * z
+    low = fma(w * y, polynomial(w, w * w, f.artanh_near), f.zero)
+    high = k * -f.ln2_high
+    total = high + y
+    low = ((high - total) + y) + fma(k, -f.ln2_low, low)
+    a = select(own, a, f.zero)
+    sum = a + total
+    back = sum - a
+    lost = (a - (sum - back)) + (total - back)
+    slope = select(own, e, s) / v * (e / u)
+    return sum, lost + low, slope * (f.one - (t + t))
+
+
+@part
+def decayed(h: Any, low: Any, f: Any) -> Any:
+    """e^-(h + low), for h >= 0."""
+    low = select(f.highest < h, f.zero, low)
+    h = select(f.highest < h, f.highest, h)
+    v = reduced(h, f)
+    r, rest, whole = remainder(h, v, f)
+    rest, whole = rest + low, whole + low
+    square = whole * whole
+    tail = fma(square, polynomial(whole, square, f.exp), rest)
+    return scaled(power_of_two(v), f.one / fma(tail, f.unit, fma(r, f.unit, f.unit)), f.subnormal <= h, f)
+
+
+@kernel("y dx", float32=16.0, float64=16.0, needs_subnormals=True, scalars=4)
+def focal_terms(x: Any, t: Any, w: Any, one: Any, other: Any, gamma: Any, scale: Any, f: Any) -> Any:
+    """w·(one·t + other·(1 - t))·q^gamma·bce(x, t) with the q of `miss`, the power as e^(gamma·ln(q))."""
+    a, s, r, tail, y, low = log_core(x, f)
+    inverse, error = reciprocal(r, tail, s, f)
+    e = fma(tail, f.unit, fma(r, f.unit, f.unit))
+    high, rest, slope = miss(x, t, a, s, e, f)
+    product = gamma * high
+    rest = fma(gamma, high, -product) + gamma * rest
+    sum = product + rest
+    power = decayed(sum, (product - sum) + rest, f)
+    share = fma(one, t, other * (f.one - t))
+    entropy = loss(x, t, a, s, y, low, f)
+    finite = loss(with_sign(a, x), t, a, s, y, low, f)  # its slope is zero where it is infinite
+    dx = fma(gamma * slope, finite, residual(x, t, smaller(a, s, inverse, error, f), f))
+    term = select(power == f.zero, f.zero, power * entropy)
+    return weighed(w * share, term, f), w * (share * (power * dx)) * scale

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,17 +81,24 @@ class Shape:
     outputs: int
     half: bool  # whether the machine converts float16 itself
     ordinary: Range | None  # the first inputs for which there is a shorter way
+    scalars: int = 0  # how many of the inputs, the last ones, are one number each, in the format that is computed in
+    summed: bool = False  # whether the first output is kept in that format, since it is only to be summed
 
     @property
     def format(self) -> Format:
         return COMPUTED_IN[self.storage]
+
+    def of_output(self, k: int) -> Shape:
+        """How output k is stored."""
+        return replace(self, storage=self.format.name) if self.summed and k == 0 else self
 
 
 class ShapeType(types.Type):
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
         super().__init__(
-            f"Shape({shape.storage}, {shape.count}, {shape.inputs}, {shape.outputs}, {shape.half}, {shape.ordinary})"
+            f"Shape({shape.storage}, {shape.count}, {shape.inputs}, {shape.outputs}, {shape.half}, {shape.ordinary}, "
+            f"{shape.scalars}, {shape.summed})"
         )
 
     @property
@@ -381,15 +388,31 @@ def outputs(builder: ir.IRBuilder, type: types.Type, value: ir.Value) -> list[ir
     return cgutils.unpack_tuple(builder, value) if isinstance(type, types.BaseTuple) else [value]
 
 
+def results(builder: ir.IRBuilder, s: Shape, p: ir.Value, type: types.Type, value: ir.Value) -> Iterator[tuple[Any, ...]]:
+    """The address of each output, what is to be written there, and how; what a kernel returns beyond them isn't wanted."""
+    addresses = cgutils.unpack_tuple(builder, p)[s.inputs :]
+    for k, (address, y) in enumerate(zip(addresses, outputs(builder, type, value), strict=False)):
+        yield address, narrowed(builder, y, s.of_output(k)), s.of_output(k)
+
+
+def numbers(builder: ir.IRBuilder, s: Shape, p: ir.Value) -> list[ir.Value]:
+    """The inputs that are one number each, in every lane."""
+    number, vector = FLOAT[s.format.name], Lanes(getattr(types, s.format.name), s.count)
+    addresses = cgutils.unpack_tuple(builder, p)[s.inputs - s.scalars : s.inputs]
+    loaded = (builder.load(builder.inttoptr(address, number.as_pointer())) for address in addresses)
+    return [widen(builder, value, vector.dtype, vector) for value in loaded]
+
+
 @intrinsic
 def read(typing: Any, shape: Any, p: Any, index: Any) -> Any:
     """The elements from `index` on of each input."""
     s = shape.shape
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        addresses = cgutils.unpack_tuple(builder, args[1])[: s.inputs]
+        addresses = cgutils.unpack_tuple(builder, args[1])[: s.inputs - s.scalars]
         loaded = (builder.load(place(builder, a, args[2], s), align=SIZE[s.storage]) for a in addresses)
-        return context.make_tuple(builder, shape.read, [widened(builder, value, s) for value in loaded])
+        values = [*(widened(builder, value, s) for value in loaded), *numbers(builder, s, args[1])]
+        return context.make_tuple(builder, shape.read, values)
 
     return shape.read(shape, p, types.intp), emit
 
@@ -402,11 +425,11 @@ def read_first(typing: Any, shape: Any, p: Any, index: Any, count: Any) -> Any:
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
         vector, values = ir.VectorType(STORED[s.storage], s.count), []
         mask = first(builder, args[3], s)
-        for address in cgutils.unpack_tuple(builder, args[1])[: s.inputs]:
+        for address in cgutils.unpack_tuple(builder, args[1])[: s.inputs - s.scalars]:
             pointer = place(builder, address, args[2], s)
             operands = pointer, I32(SIZE[s.storage]), mask, ir.Constant(vector, None)
             values.append(widened(builder, call(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, *operands), s))
-        return context.make_tuple(builder, shape.read, values)
+        return context.make_tuple(builder, shape.read, [*values, *numbers(builder, s, args[1])])
 
     return shape.read(shape, p, types.intp, types.intp), emit
 
@@ -417,9 +440,8 @@ def write(typing: Any, shape: Any, p: Any, index: Any, y: Any) -> Any:
     s = shape.shape
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        addresses = cgutils.unpack_tuple(builder, args[1])[s.inputs :]
-        for address, value in zip(addresses, outputs(builder, y, args[3]), strict=True):
-            builder.store(narrowed(builder, value, s), place(builder, address, args[2], s), align=SIZE[s.storage])
+        for address, stored, how in results(builder, s, args[1], y, args[3]):
+            builder.store(stored, place(builder, address, args[2], how), align=SIZE[how.storage])
         return context.get_dummy_value()
 
     return types.void(shape, p, types.intp, y), emit
@@ -431,10 +453,9 @@ def stream(typing: Any, shape: Any, p: Any, index: Any, y: Any) -> Any:
     s = shape.shape
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        addresses = cgutils.unpack_tuple(builder, args[1])[s.inputs :]
-        for address, value in zip(addresses, outputs(builder, y, args[3]), strict=True):
-            aligned = min(CACHE_LINE, s.count * SIZE[s.storage])
-            lines = builder.store(narrowed(builder, value, s), place(builder, address, args[2], s), align=aligned)
+        for address, stored, how in results(builder, s, args[1], y, args[3]):
+            aligned = min(CACHE_LINE, s.count * SIZE[how.storage])
+            lines = builder.store(stored, place(builder, address, args[2], how), align=aligned)
             lines.set_metadata("nontemporal", builder.module.add_metadata([I32(1)]))
         return context.get_dummy_value()
 
@@ -447,12 +468,10 @@ def write_first(typing: Any, shape: Any, p: Any, index: Any, y: Any, count: Any)
     s = shape.shape
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        addresses = cgutils.unpack_tuple(builder, args[1])[s.inputs :]
         mask = first(builder, args[4], s)
-        for address, value in zip(addresses, outputs(builder, y, args[3]), strict=True):
-            stored, pointer = narrowed(builder, value, s), place(builder, address, args[2], s)
-            name = f"llvm.masked.store.{suffix(stored.type)}.p0"
-            call(builder, name, ir.VoidType(), stored, pointer, I32(SIZE[s.storage]), mask)
+        for address, stored, how in results(builder, s, args[1], y, args[3]):
+            name, pointer = f"llvm.masked.store.{suffix(stored.type)}.p0", place(builder, address, args[2], how)
+            call(builder, name, ir.VoidType(), stored, pointer, I32(SIZE[how.storage]), mask)
         return context.get_dummy_value()
 
     return types.void(shape, p, types.intp, y, types.intp), emit
@@ -575,6 +594,17 @@ def word(typing: Any, address: Any, index: Any) -> Any:
         return builder.load(builder.gep(builder.inttoptr(args[0], I64.as_pointer()), [args[1]]))
 
     return types.intp(types.intp, types.intp), emit
+
+
+@intrinsic
+def put_word(typing: Any, address: Any, index: Any, value: Any) -> Any:
+    """Write it."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        builder.store(args[2], builder.gep(builder.inttoptr(args[0], I64.as_pointer()), [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp), emit
 
 
 @intrinsic
@@ -704,6 +734,66 @@ def narrowed_by_integers(builder: ir.IRBuilder, value: ir.Value, count: int) -> 
     sign = builder.lshr(builder.and_(bits, number(1 << 31)), number(16))
     narrow = builder.trunc(builder.or_(result, sign), ir.VectorType(I16, count))
     return builder.bitcast(narrow, ir.VectorType(FLOAT["float16"], count))
+
+
+# --- sums ---------------------------------------------------------------------------------------------------------------
+
+CHAINS = 16  # sums that run beside each other: as many on every machine, for the order of a sum shows in its bits
+
+
+@intrinsic
+def accumulate(typing: Any, shape: Any, sums: Any, terms: Any) -> Any:
+    """Add as many terms, in the format that is computed in, to the float64 sums."""
+    number = FLOAT[shape.shape.format.name]
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        wide = ir.VectorType(FLOAT["float64"], CHAINS)
+        place = builder.inttoptr(args[1], wide.as_pointer())
+        loaded = builder.load(
+            builder.inttoptr(args[2], ir.VectorType(number, CHAINS).as_pointer()), align=SIZE[shape.shape.format.name]
+        )
+        exact = loaded if loaded.type == wide else builder.fpext(loaded, wide)
+        builder.store(builder.fadd(builder.load(place, align=CACHE_LINE), exact), place, align=CACHE_LINE)
+        return context.get_dummy_value()
+
+    return types.void(shape, types.intp, types.intp), emit
+
+
+@intrinsic
+def clear(typing: Any, shape: Any, address: Any) -> Any:
+    """Write one zero, in the format that is computed in."""
+    number = FLOAT[shape.shape.format.name]
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        builder.store(number(0.0), builder.inttoptr(args[1], number.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(shape, types.intp), emit
+
+
+@intrinsic
+def clear_sums(typing: Any, sums: Any) -> Any:
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        wide = ir.VectorType(FLOAT["float64"], CHAINS)
+        builder.store(ir.Constant(wide, None), builder.inttoptr(args[0], wide.as_pointer()), align=CACHE_LINE)
+        return context.get_dummy_value()
+
+    return types.void(types.intp), emit
+
+
+@intrinsic
+def put_total(typing: Any, target: Any, sums: Any) -> Any:
+    """Write the sum of the sums, taken in their order."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        number = FLOAT["float64"]
+        wide = ir.VectorType(number, CHAINS)
+        values = builder.load(builder.inttoptr(args[1], wide.as_pointer()), align=CACHE_LINE)
+        total = call(builder, f"llvm.vector.reduce.fadd.{suffix(wide)}", number, number(0.0), values)
+        builder.store(total, builder.inttoptr(args[0], number.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit
 
 
 # --- conditions on whole vectors, and the state of the machine ----------------------------------------------------------

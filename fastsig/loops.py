@@ -9,6 +9,7 @@ the caches.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from numba.extending import register_jitable
 from numba.types import boolean, intp
 
 from fastsig import kernels, lanes
+from fastsig.constants import Format
 from fastsig.kernels import Kernel
 from fastsig.lanes import CACHE_LINE, SIZE, Shape
 from fastsig.parallel import BUSY, GETPID, INSIDE, LIMIT, PARALLEL, PID, START, STREAM, THREAD, THREADS
@@ -27,6 +29,7 @@ REGISTERS = 4  # of each value in a wide step; lanes.py has the measurement
 ALIGN = 4096  # elements from which on a first, partial step to a line's beginning pays (2.5 % at 65,536)
 LONG = 256  # elements from which on changing the processor's mode is worth its 20 ns
 AHEAD = 2048  # bytes to prefetch ahead of a streaming loop: 64 Mi float32 on two threads take 0.204 ns an element for 0.395
+BLOCK = 1 << 14  # terms of one partial sum: enough of them for each thread, few enough to be added exactly
 BUFFER = 1024  # bytes of each array that a strided call gathers at a time; the stack grows by less than a page
 
 
@@ -37,34 +40,88 @@ def jit(*arguments: types.Type, returns: types.Type = types.void) -> Any:
 
 
 @cache
+def sharing() -> Any:
+    """Whether a call may be shared out to threads: there are some, this process owns them, and none is at work here."""
+
+    @jit(intp, returns=boolean)
+    def may_share(data):  # type: ignore[no-untyped-def]
+        return (
+            lanes.word(data, START) != 0
+            and lanes.word(data, LIMIT) != 1
+            and lanes.call_address(lanes.word(data, GETPID)) == lanes.word(data, PID)
+            and lanes.call_address(lanes.word(data, INSIDE)) == 0
+        )
+
+    return may_share
+
+
+@cache
 def register_parts() -> None:
     """Once for all kernels, so that what several of them call for the same types is compiled once."""
     for function in kernels.PARTS:
-        register_jitable(error_model="numpy", no_cfunc_wrapper=True)(function)
+        register_jitable(error_model="numpy", no_cfunc_wrapper=True, forceinline=True)(function)
 
 
-def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Callable[..., None]:
-    """The loop of `kernel` for arrays of `storage`, on a machine whose registers hold `register` bytes.
+@dataclass(frozen=True)
+class Plan:
+    """What the loops of a kernel for arrays of `storage` have in common, on a machine with registers of `register` bytes.
 
-    `half` says whether that machine converts float16 itself.
+    `half` says whether that machine converts float16 itself; `summed`, whether the first output is only to be summed.
     """
+
+    kernel: Kernel
+    storage: str
+    register: int
+    half: bool
+    outputs: int
+    summed: bool = False
+
+    @property
+    def size(self) -> int:
+        return SIZE[self.storage]
+
+    @property
+    def format(self) -> Format:
+        return lanes.COMPUTED_IN[self.storage]
+
+    @property
+    def inputs(self) -> int:
+        return len(self.kernel.inputs)
+
+    @property
+    def arrays(self) -> int:
+        return self.inputs + self.outputs
+
+    @property
+    def last(self) -> int:
+        """The elements of a register."""
+        return self.register // SIZE[self.format.name]
+
+    def shape(self, count: int) -> Shape:
+        ordinary = getattr(self.format, self.kernel.ordinary) if self.kernel.ordinary else None
+        scalars = self.kernel.scalars
+        return Shape(self.storage, count, self.inputs, self.outputs, self.half, ordinary, scalars, self.summed)
+
+    @property
+    def wide(self) -> Shape:
+        """Of several registers at a time."""
+        return self.shape(REGISTERS * self.last)
+
+    @property
+    def narrow(self) -> Shape:
+        """Of one."""
+        return self.shape(self.last)
+
+
+def straight(plan: Plan) -> Any:
+    """The kernel over a stretch of arrays without gaps: the one place where a loop computes."""
     register_parts()
-    function = jit()(kernel.function)
-    size, line = SIZE[storage], CACHE_LINE
-    format = lanes.COMPUTED_IN[storage]
+    function = jit()(plan.kernel.function)
+    wide, narrow, format, size = plan.wide, plan.narrow, plan.format, plan.size
     usual = format.without_tails()
-    inputs, arrays = len(kernel.inputs), len(kernel.inputs) + len(kernel.outputs)
-    last = register // SIZE[format.name]
-    step = REGISTERS * last
-    ordinary = getattr(format, kernel.ordinary) if kernel.ordinary else None
-    wide = Shape(storage, step, inputs, arrays - inputs, half, ordinary)
-    narrow = Shape(storage, last, inputs, arrays - inputs, half, ordinary)
-    short_cut = ordinary is not None
-    work = 1 if "y" in kernel.inputs else 4  # for each byte, roughly: the functions of y are soon done
-    flush = not kernel.needs_subnormals
-    piece = BUFFER // size
+    short_cut = wide.ordinary is not None
+    inputs, last, step, line = plan.inputs, narrow.count, wide.count, CACHE_LINE
     ahead = AHEAD // size
-    space = arrays * BUFFER
 
     @jit()
     def evaluate(x):  # type: ignore[no-untyped-def]
@@ -74,7 +131,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
             return lanes.with_nan_of(x, lanes.apply(function, x, format))
         return lanes.apply(function, x, format)
 
-    @jit(types.UniTuple(intp, arrays), intp, intp, boolean)
+    @jit(types.UniTuple(intp, plan.arrays), intp, intp, boolean)
     def whole(p, i, n, streaming):  # type: ignore[no-untyped-def]
         """Elements i to n of arrays without gaps."""
         if streaming or n - i >= ALIGN:
@@ -96,6 +153,20 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
             count = min(n - i, last)
             lanes.write_first(narrow, p, i, evaluate(lanes.read_first(narrow, p, i, count)), count)
             i += count
+
+    return whole
+
+
+def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Callable[..., None]:
+    """NumPy's loop of a public function."""
+    plan = Plan(kernel, storage, register, half, len(kernel.outputs))
+    whole, may_share = straight(plan), sharing()
+    size, line = plan.size, CACHE_LINE
+    inputs, arrays, last, narrow = plan.inputs, plan.arrays, plan.last, plan.narrow
+    work = 1 if "y" in kernel.inputs else 4  # for each byte, roughly: the functions of y are soon done
+    flush = not kernel.needs_subnormals
+    piece = BUFFER // size
+    space = arrays * BUFFER
 
     @jit(intp, intp, intp, intp)
     def strided(args, steps, i, n):  # type: ignore[no-untyped-def]
@@ -166,10 +237,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
         extent = n * size * arrays
         if (
             extent * work >= 4 * lanes.word(d, PARALLEL)
-            and lanes.word(d, START) != 0
-            and lanes.word(d, LIMIT) != 1
-            and lanes.call_address(lanes.word(d, GETPID)) == lanes.word(d, PID)
-            and lanes.call_address(lanes.word(d, INSIDE)) == 0
+            and may_share(d)
             and not entangled(a, s, n)
             and lanes.acquire(d + 8 * BUSY)
         ):
@@ -177,5 +245,95 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
             lanes.release(d + 8 * BUSY)
         else:
             stretch(a, s, 0, n, extent >= lanes.word(d, STREAM))
+
+    return loop
+
+
+def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: int, summed: bool) -> Callable[..., None]:
+    """A loop over the terms of a loss: its arrays, then its numbers, then its outputs.
+
+    Where they are summed, the first output is an array of float64, one for each BLOCK of terms. The order of a sum is that of
+    the elements and depends on nothing else. An array with a stride of 0 is one number for all elements, of its own dtype.
+    """
+    plan = Plan(kernel, storage, register, half, outputs, summed)
+    whole, may_share = straight(plan), sharing()
+    size, narrow, chains = plan.size, plan.narrow, lanes.CHAINS
+    inputs, arrays, every = plan.inputs - kernel.scalars, plan.arrays, plan.inputs
+    term = SIZE[plan.format.name]
+    piece = BUFFER // term
+    space = arrays * BUFFER
+    table_size, sums_size = 8 * arrays, 8 * chains
+    first_array = every + 1 if summed else every
+
+    @jit(intp, intp, intp, intp, intp, intp)
+    def lay_out(args, steps, table, buffers, i, count):  # type: ignore[no-untyped-def]
+        """Where `whole` finds and puts elements i to i + count: in place, or in a buffer."""
+        for k in range(inputs):
+            source, stride = lanes.word(args, k) + i * lanes.word(steps, k), lanes.word(steps, k)
+            lanes.put_word(table, k, source if stride == size else buffers + k * BUFFER)
+            if stride != size and stride != 0:
+                for j in range(count):
+                    lanes.move(narrow, buffers + k * BUFFER + j * size, source + j * stride)
+        for k in range(every, arrays):
+            direct = lanes.word(steps, k) == size and k >= first_array
+            target = lanes.word(args, k) + i * lanes.word(steps, k)
+            lanes.put_word(table, k, target if direct else buffers + k * BUFFER)
+
+    @jit(intp, intp, intp, intp, intp)
+    def hand_in(args, steps, buffers, i, count):  # type: ignore[no-untyped-def]
+        """What is in the outputs' buffers goes to where it belongs."""
+        for k in range(first_array, arrays):
+            target, stride = lanes.word(args, k) + i * lanes.word(steps, k), lanes.word(steps, k)
+            if stride != size:
+                for j in range(count):
+                    lanes.move(narrow, target + j * stride, buffers + k * BUFFER + j * size)
+
+    @jit(intp, intp, intp, intp, intp)
+    def blocks(args, steps, block, last, n):  # type: ignore[no-untyped-def]
+        """Blocks of terms, one after the other, in a floating-point mode of our own."""
+        mode = lanes.set_float_mode(False)
+        buffers, table, sums = lanes.scratch(space), lanes.scratch(table_size), lanes.scratch(sums_size)
+        for k in range(inputs, every):
+            lanes.put_word(table, k, lanes.word(args, k))
+        for k in range(inputs):
+            if lanes.word(steps, k) == 0:
+                for j in range(piece):
+                    lanes.move(narrow, buffers + k * BUFFER + j * size, lanes.word(args, k))
+        while block < last:
+            i, end = block * BLOCK, min(n, (block + 1) * BLOCK)
+            lanes.clear_sums(sums)
+            while i < end:
+                count = min(piece, end - i)
+                lay_out(args, steps, table, buffers, i, count)
+                whole(lanes.addresses(narrow, table), 0, count, False)
+                if summed:
+                    terms = buffers + every * BUFFER
+                    for j in range(count, (count + chains - 1) // chains * chains):
+                        lanes.clear(narrow, terms + j * term)
+                    for j in range(0, count, chains):
+                        lanes.accumulate(narrow, sums, terms + j * term)
+                hand_in(args, steps, buffers, i, count)
+                i += count
+            if summed:
+                lanes.put_total(lanes.word(args, every) + 8 * block, sums)
+            block += 1
+        lanes.restore_float_mode(mode)
+
+    @jit(intp, intp, intp, intp)
+    def share(args, steps, n, data):  # type: ignore[no-untyped-def]
+        """One thread's part, in whole blocks."""
+        thread = lanes.call_address(lanes.word(data, THREAD))
+        threads = lanes.call_address(lanes.word(data, THREADS))
+        total = (n + BLOCK - 1) // BLOCK
+        part = (total + threads - 1) // threads
+        blocks(args, steps, min(total, thread * part), min(total, (thread + 1) * part), n)
+
+    def loop(args, dims, steps, data):  # type: ignore[no-untyped-def]
+        a, s, d, n = lanes.address_of(args), lanes.address_of(steps), lanes.address_of(data), dims[0]
+        if n > BLOCK and may_share(d) and lanes.acquire(d + 8 * BUSY):
+            lanes.team(share, lanes.word(d, START), lanes.word(d, LIMIT), a, s, n, d)
+            lanes.release(d + 8 * BUSY)
+        else:
+            blocks(a, s, 0, (n + BLOCK - 1) // BLOCK, n)
 
     return loop
