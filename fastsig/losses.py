@@ -272,7 +272,7 @@ class Call:
         inputs = [Flat.of(a, self.x.shape, self.dtype) for a in (self.x, self.t, *weights)]
         results = [None if y is None else Flat.of(y, self.x.shape, self.dtype) for y in self.results]
         if entangled(inputs, results):
-            inputs = [Flat(a.array.copy(), a.flat and a.array.copy(), a.dtype) for a in inputs]
+            inputs = [Flat.of(a.array.copy(), a.array.shape, self.dtype) for a in inputs]
         sums = np.zeros(-(-n // BLOCK))
         whole = all(a is None or a.flat is not None for a in (*inputs, *results))
         size = n if whole else PIECE
