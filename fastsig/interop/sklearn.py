@@ -19,6 +19,7 @@ import numpy as np
 import fastsig
 
 try:
+    import scipy.sparse
     import sklearn
 except ModuleNotFoundError as missing:
     raise ImportError("fastsig.interop.sklearn needs scikit-learn: pip install 'fastsig[sklearn]'") from missing
@@ -130,8 +131,8 @@ def logistic_value_and_grad(
 
     Parameters
     ----------
-    X : ndarray or SciPy sparse array of shape (n_samples, n_features)
-        float32 or float64. With float32 it is computed in float32, but for sums of losses.
+    X : array_like or SciPy sparse array of shape (n_samples, n_features)
+        float32 or float64; integers become float64. With float32 it is computed in float32, but for sums of losses.
     y : array_like of shape (n_samples,)
         Labels in [0, 1].
     sample_weight : array_like of shape (n_samples,), optional
@@ -157,8 +158,9 @@ def logistic_value_and_grad(
     >>> X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 0, 1, 1])
     >>> found = scipy.optimize.minimize(logistic_value_and_grad(X, y), np.zeros(2), jac=True, method="L-BFGS-B")
     >>> found.x.round(3)
-    array([ 1.049, -1.574])
+    array([ 0.958, -1.437])
     """
+    X = X if scipy.sparse.issparse(X) else np.asarray(X)  # noqa: N806
     dtype = np.result_type(X.dtype, np.float32)
     labels = np.ascontiguousarray(y, dtype=dtype)
     if labels.shape != X.shape[:1] or not (labels.min() >= 0 and labels.max() <= 1):
