@@ -6,23 +6,28 @@ import pickle
 
 import numpy as np
 import pytest
-from conftest import assert_same
+from conftest import as_tuple, assert_same
 
 import fastsig
 from fastsig.testing import exact, ulp
 
 pytest.importorskip("sklearn", reason="scikit-learn isn't installed")
-import scipy.optimize  # noqa: E402
-import scipy.sparse  # noqa: E402
-import sklearn  # noqa: E402
-import threadpoolctl  # noqa: E402
-from sklearn._loss.loss import HalfBinomialLoss as OriginalLoss  # noqa: E402
-from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: E402
-from sklearn.linear_model import LogisticRegression  # noqa: E402
+import scipy.optimize
+import scipy.sparse
+import sklearn
+import threadpoolctl
+from sklearn._loss.loss import HalfBinomialLoss as OriginalLoss
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
 
-from fastsig.interop.sklearn import HalfBinomialLoss, logistic_value_and_grad  # noqa: E402
+from fastsig.interop.sklearn import HalfBinomialLoss, logistic_value_and_grad
 
-METHODS = {"loss": ("loss",), "gradient": ("gradient",), "loss_gradient": ("loss", "gradient"), "gradient_hessian": ("gradient", "hessian")}
+METHODS = {
+    "loss": ("loss",),
+    "gradient": ("gradient",),
+    "loss_gradient": ("loss", "gradient"),
+    "gradient_hessian": ("gradient", "hessian"),
+}
 UFUNCS = {
     "loss": "bce_with_logits",
     "gradient": "bce_with_logits_grad",
@@ -55,10 +60,6 @@ def outs(method, count, dtype):
     return {f"{name}_out": np.empty(count, dtype) for name in METHODS[method]}
 
 
-def as_tuple(result):
-    return result if isinstance(result, tuple) else (result,)
-
-
 # --- the loss ----------------------------------------------------------------------------------------------------------
 
 
@@ -84,9 +85,8 @@ def test_results_are_the_originals(method, dtype, weighted, shape):
     x, y = margins(dtype)
     weight = np.random.default_rng(2).uniform(0.5, 2, len(x)).astype(dtype) if weighted else None
     arguments = {"y_true": y, "raw_prediction": x.reshape(shape), "sample_weight": weight, "n_threads": 2}
-    got, want = (
-        as_tuple(getattr(loss(), method)(**arguments, **outs(method, len(x), dtype))) for loss in (HalfBinomialLoss, OriginalLoss)
-    )
+    methods = (getattr(loss(), method) for loss in (HalfBinomialLoss, OriginalLoss))
+    got, want = (as_tuple(compute(**arguments, **outs(method, len(x), dtype))) for compute in methods)
     for one, other in zip(got, want, strict=True):
         assert (one.shape, one.dtype) == (other.shape, other.dtype)
         np.testing.assert_allclose(one, other, rtol=20 * np.finfo(dtype).eps, atol=20 * np.finfo(dtype).eps)

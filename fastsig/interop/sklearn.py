@@ -27,7 +27,7 @@ try:
     from sklearn._loss.link import LogitLink
     from sklearn._loss.loss import HalfBinomialLoss as OriginalLoss
 except ImportError as moved:
-    raise ImportError(f"scikit-learn {sklearn.__version__} has no sklearn._loss.loss.HalfBinomialLoss to stand in for") from moved
+    raise ImportError(f"scikit-learn {sklearn.__version__} has no sklearn._loss.loss.HalfBinomialLoss any more") from moved
 
 __all__ = ["HalfBinomialLoss", "logistic_value_and_grad"]
 
@@ -88,7 +88,7 @@ class HalfBinomialLoss(OriginalLoss):
     Notes
     -----
     `n_threads` is not looked at: see `fastsig.set_num_threads`. A million float64 rows, gradient and Hessian in float32 as
-    boosting asks for them, took 2.8 ms, and 4.0 by the original, both on two threads; loss and gradient in float64 3.5 and 15.7.
+    boosting asks for them, took 2.8 ms, and 4.0 by the original, on two threads; loss and gradient in float64, 3.5 and 15.7.
 
     Examples
     --------
@@ -108,7 +108,7 @@ class HalfBinomialLoss(OriginalLoss):
         self.closs, self.link = Computing(), Link()
 
     def predict_proba(self, raw_prediction: Any) -> Any:
-        """The probabilities of both classes, of shape (n_samples, 2): the first isn't 1 less the second, and keeps its digits."""
+        """The probabilities of both classes, of shape (n_samples, 2): the first isn't 1 less the second, so it keeps digits."""
         x = raw_prediction.reshape(-1)
         both = np.empty((len(x), 2), dtype=x.dtype)
         fastsig.sigmoid(-x, out=both[:, 0])

@@ -57,7 +57,7 @@ def array(x: Any) -> Any:
 def check(x: Any, *others: Any) -> None:
     """Refuse what would be converted, copied or broadcast silently."""
     if x.dtype not in DTYPES:
-        raise TypeError(f"float16, bfloat16, float32 or float64 is needed, not {x.dtype}: convert it first, x.to(torch.float32)")
+        raise TypeError(f"float16, bfloat16, float32 and float64 are taken, not {x.dtype}: convert it by x.to(torch.float32)")
     for other in others:
         if other.dtype is not x.dtype:
             raise TypeError(f"both tensors need the same dtype, not {x.dtype} and {other.dtype}: convert one, t.to(x.dtype)")
