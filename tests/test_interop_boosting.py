@@ -65,6 +65,8 @@ def test_xgboost_train(xgboost, fx, rows, weighted, scale):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_xgboost_starts_at_the_same_score(xgboost, fx, rows, weighted):
     """What XGBoost estimates by itself, if it isn't given."""
+    if int(xgboost.__version__.split(".")[0]) < 3:
+        pytest.skip("before 3.0, XGBoost takes one Newton step instead")
     X, y, weight = rows  # noqa: N806
     weight = weight if weighted else None
     data = xgboost.DMatrix(X, y, weight=weight)
@@ -162,6 +164,7 @@ def test_lightgbm_initial_score_by_hand(fl):
     assert fl.initial_score([1, 1]) == np.inf
 
 
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning")  # LightGBM 4.6 with scikit-learn 1.9
 @pytest.mark.parametrize("weighted", [False, True])
 def test_lightgbm_classifier(lightgbm, fl, rows, weighted):
     X, y, weight = rows  # noqa: N806

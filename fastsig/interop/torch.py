@@ -12,8 +12,10 @@ They are registered as `torch.ops.fastsig`, for autograd, `torch.vmap` and `torc
 doesn't look into it. `torch.func.grad` and its kind refuse such operators: use `torch.autograd`. NumPy's ufuncs read the
 tensors' memory by its strides and write into memory that PyTorch has allocated; nothing is copied.
 
-A call costs some 10 µs more than PyTorch's own, most of it for the way from the dispatcher to Python and back: these are for
-tensors of thousands of elements or more. The gradient is dearer than PyTorch's: from the input it takes an exponential again.
+A call costs some 16 µs more than PyTorch's own, and with its gradient some 100, for the ways from the dispatcher to Python and
+back: these are for tensors of tens of thousands of elements or more. For a million float32 on one thread, forward and backward
+took 0.5 of the time of PyTorch's own for the cross-entropy, 0.6 for tanh, 0.8 for log_sigmoid and softplus, but 1.6 for the
+sigmoid and 2 for the SiLU, whose gradients PyTorch takes from the result, without another exponential.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ The model is that of the built-in objective, to a few units in the last place of
   though `obj` does the training: keep ``"binary:logistic"`` there, as `XGBClassifier` does by itself, and predictions and
   metrics are of probabilities. Without it they are of margins, which `probabilities` converts.
 - *Base score.* XGBoost estimates it for its own objectives only; with one from outside it is 0.5 unless given. `base_score`
-  gives the share of positive labels, which is what XGBoost takes (with `scale_pos_weight` it takes one Newton step from 0
-  instead: for the very same model, give both the same). Without ``"binary:logistic"`` it is a margin: give ``logit`` of it.
+  gives the share of positive labels, which is what XGBoost takes from 3.0 on. Before, and with `scale_pos_weight`, it takes
+  one Newton step from 0 instead: for the very same model, give both the same. Without ``"binary:logistic"`` the base score
+  is a margin: give `fastsig.logit` of it.
 - *Weights.* Those of the rows (of the `DMatrix`, or `sample_weight`) are multiplied in here: XGBoost leaves that to the
   objective, and ignores the parameter ``scale_pos_weight`` for it: give it here.
 - *Hessian.* It is at least 1e-16 before weights, as XGBoost's own.
