@@ -5,7 +5,7 @@ With s = sigmoid' and x the input, each is a product that keeps its digits in th
     sigmoid''(x)     = -s(x)·tanh(x/2)           for 1 - 2·sigmoid(x) is -tanh(x/2)
     log_sigmoid''(x) = -s(x)
     softplus''(x)    = s(x)
-    silu''(x)        = s(x)·(2 - x·tanh(x/2))
+    silu''(x)        = s(x)·(2 - x·tanh(x/2))    whose limit 0 at ±inf is NaN here: 0·inf
     tanh''(x)        = -2·tanh(x)·tanh'(x)
 
 Written in functions that can be differentiated themselves, so that there is a third derivative, too.
