@@ -18,12 +18,35 @@ from fastsig.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+NEEDING = re.compile(r"<!-- needs: (?P<libraries>[\w ]+) -->\n```python\n(?P<example>.*?)```\n", re.DOTALL)  # installed or not
+EXAMPLES = {found["libraries"]: found["example"] for found in NEEDING.finditer(README)}
+ADAPTERS = {"torch": "torch", "xgboost": "xgboost", "lightgbm": "lightgbm", "sklearn": "scikit-learn", "jax": "jax"}
+
+
+def run_examples(text, name):
+    """How many there are; they all give what they say."""
+    report = []
+    test = doctest.DocTestParser().get_doctest(text, {}, name, "README.md", 0)
+    result = doctest.DocTestRunner().run(test, out=report.append)
+    assert not report, "".join(report)
+    return result.attempted
 
 
 def test_readme_examples():
-    failed, tried = doctest.testfile(str(ROOT / "README.md"), module_relative=False)
-    assert tried > 5
-    assert failed == 0
+    assert run_examples(NEEDING.sub("", README), "README") > 5
+
+
+@pytest.mark.parametrize("libraries", EXAMPLES)
+def test_readme_examples_with_other_libraries(libraries):
+    for library in libraries.split():
+        pytest.importorskip(library, reason=f"{library} isn't installed")
+    assert run_examples(EXAMPLES[libraries], libraries) > 0
+
+
+def test_readme_has_an_example_of_each_adapter():
+    shown = "".join(EXAMPLES.values())
+    imports = (rf"from fastsig\.interop(\.{name} import| import {name} as)" for name in ADAPTERS)
+    assert [line for line in imports if not re.search(line, shown)] == []
 
 
 @pytest.mark.parametrize("module", ["testing", "parallel"])
@@ -31,6 +54,31 @@ def test_module_examples(module, words):
     failed, tried = doctest.testmod(importlib.import_module(f"fastsig.{module}"))
     assert tried > 1
     assert failed == 0
+
+
+@pytest.mark.parametrize("library", ADAPTERS)
+def test_adapter_examples(library):
+    pytest.importorskip(library, reason=f"{ADAPTERS[library]} isn't installed")
+    adapter = importlib.import_module(f"fastsig.interop.{library}")
+    failed, tried = doctest.testmod(adapter)
+    assert failed == 0
+    assert tried >= 2 * len(adapter.__all__)
+    assert {getattr(adapter, name).__module__ for name in adapter.__all__} == {adapter.__name__}
+
+
+@pytest.mark.parametrize("library", ADAPTERS)
+def test_adapter_without_its_library(library, monkeypatch):
+    """It says what to install."""
+    name = f"fastsig.interop.{library}"
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(ImportError, match=rf"{re.escape(name)} needs .*: pip install 'fastsig\[{library}\]'"):
+        importlib.import_module(name)
+    assert f"\n{library} = [" in (ROOT / "pyproject.toml").read_text()
+
+
+def test_adapters_are_imported_when_asked_for(python):
+    assert python(f"import sys, fastsig.interop; print({set(ADAPTERS)} & set(sys.modules))") == "set()"
 
 
 def test_generated_blocks_are_current():
