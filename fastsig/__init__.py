@@ -46,10 +46,13 @@ UFUNCS = (
     "bce_with_logits_grad_and_hess",
 )
 THREADS = ("get_num_threads", "set_num_threads", "num_threads")
+MODULES = ("losses", "testing")  # what `import fastsig` alone gives access to
 
 __all__ = [*UFUNCS, *THREADS]
 
 if TYPE_CHECKING:
+    from fastsig import losses as losses
+    from fastsig import testing as testing
     from fastsig.parallel import get_num_threads as get_num_threads
     from fastsig.parallel import num_threads as num_threads
     from fastsig.parallel import set_num_threads as set_num_threads
@@ -94,10 +97,12 @@ def __getattr__(name: str) -> Any:
         value = import_module("fastsig.ufuncs").make(name)
     elif name in THREADS:
         value = getattr(import_module("fastsig.parallel"), name)
+    elif name in MODULES:
+        value = import_module(f"fastsig.{name}")
     else:
         raise AttributeError(f"module 'fastsig' has no attribute {name!r}")
     return globals().setdefault(name, value)  # of two threads that ask at once, both get the first one's
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
+    return sorted({*__all__, *MODULES, *(name for name in globals() if name.startswith("__"))})

@@ -49,7 +49,7 @@ def test_readme_has_an_example_of_each_adapter():
     assert [line for line in imports if not re.search(line, shown)] == []
 
 
-@pytest.mark.parametrize("module", ["testing", "parallel"])
+@pytest.mark.parametrize("module", ["testing", "parallel", "losses"])
 def test_module_examples(module, words):
     failed, tried = doctest.testmod(importlib.import_module(f"fastsig.{module}"))
     assert tried > 1
