@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastsig.kernels import ALIASES
+
 Array = npt.NDArray[Any]
 
 WIDE: dict[str, type[np.floating[Any]]] = {
@@ -260,7 +262,7 @@ def worst(name: str, dtype: npt.DTypeLike) -> tuple[Array, ...]:
     dtype = np.dtype(dtype)
     rows = [
         [float.fromhex(text) for text in found["inputs"]]
-        for output in recorded().get(name, {}).values()
+        for output in recorded().get(ALIASES.get(name, name), {}).values()
         for found in [output.get(dtype.name)]
         if found
     ]

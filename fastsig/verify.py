@@ -158,7 +158,8 @@ def power(bound: float) -> str:
 
 def chosen(text: str | None, known: tuple[str, ...], kind: str) -> tuple[str, ...] | None:
     """The comma list's names, all of them if there is none, or None (told) if one is unknown."""
-    names = tuple(ALIASES.get(name.strip(), name.strip()) for name in text.split(",")) if text else known
+    given = (ALIASES.get(name.strip(), name.strip()) for name in text.split(",")) if text else known
+    names = tuple(dict.fromkeys(given))
     for name in names:
         if name not in known:
             print(f"unknown {kind} {name!r}: choose from {', '.join(known)}", file=sys.stderr)
@@ -204,7 +205,9 @@ def record(finding: Finding, path: Path) -> None:
     if peers:
         entry["peers"] = peers
     outputs[finding.dtype] = entry
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    aside = path.with_name(f".{path.name}.{os.getpid()}")  # whole or not at all: a long run's findings are in it
+    aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    os.replace(aside, path)
 
 
 # --- checking ----------------------------------------------------------------------------------------------------------

@@ -270,7 +270,7 @@ def test_verify_wants_a_file_of_its_own(tmp_path, capsys):
 
 def test_verify_compares_and_records(tmp_path, capsys):
     """Beside SciPy, NumPy and torch where they are installed; the file has what was found, and keeps what was worse before."""
-    pytest.importorskip("scipy")
+    pytest.importorskip("scipy", reason="SciPy isn't installed")
     path, arguments = tmp_path / "found.json", ["verify", "--functions", "sigmoid", "--dtypes", "float16", "--table", "--json"]
     assert main([*arguments, str(path)]) == 0
     shown = capsys.readouterr().out
@@ -363,3 +363,9 @@ def test_cross_entropy_at_the_ends(dtype):
 def test_every_kernel_has_a_reference_and_a_name():
     assert set(testing.EXACT) == set(kernels.KERNELS)
     assert set(fastsig.UFUNCS) == set(kernels.KERNELS) | set(kernels.ALIASES)
+
+
+def test_worst_inputs_of_an_alias_are_the_functions():
+    for alias, name in kernels.ALIASES.items():
+        assert testing.worst(alias, np.float32)[0].size > 0
+        assert (testing.worst(alias, np.float32)[0] == testing.worst(name, np.float32)[0]).all()
