@@ -19,11 +19,12 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-from conftest import ALL_DTYPES, KINDS, ROOT, as_tuple, assert_same, every_function, numpy_dtype
+from conftest import ALL_DTYPES, KINDS, ROOT, as_tuple, assert_same, numpy_dtype
 
 import fastsig
 from fastsig import compiler
 from fastsig.kernels import KERNELS
+from fastsig.losses import bce_with_logits_loss, focal_loss
 
 TESTS = Path(__file__).parent
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86's instruction sets")
@@ -355,15 +356,26 @@ def grid(kernel, storage):
     return arrays
 
 
+LOSSES = "losses"
+
+
+def summed(x, t):
+    """What the losses give, their sums first, for logits that don't overflow them."""
+    x = np.where(np.abs(x) <= 1e4, x, x.dtype.type(0))
+    weighted = bce_with_logits_loss(x, t, hess=True, sample_weight=np.abs(t), pos_weight=3, label_smoothing=0.1)
+    return *bce_with_logits_loss(x, t, hess=True), *weighted, *focal_loss(x, t)
+
+
 def digests(functions, storages):
     """A digest of each function's results in each dtype: one call, and one that is shorter than a register."""
     found = {}
     for name in functions:
         for storage in storages:
-            arrays = grid(KERNELS[name], storage)
+            arrays = grid(KERNELS["bce_with_logits" if name == LOSSES else name], storage)
+            function = summed if name == LOSSES else getattr(fastsig, name)
             digest = hashlib.sha256()
             for part in (slice(None), slice(5, 12)):
-                for a in as_tuple(getattr(fastsig, name)(*[a[part] for a in arrays])):
+                for a in as_tuple(function(*[a[part] for a in arrays])):
                     digest.update(np.where(np.isnan(a), np.full_like(a, np.nan), a).tobytes())
             found[f"{name} {storage}"] = digest.hexdigest()[:16]
     return found
@@ -386,11 +398,11 @@ def lacks(target):
     return [f[1:] for f in wanted if f.startswith("+") and f != "+prefer-256-bit" and not here.get(f[1:], False)]
 
 
-@every_function
+@pytest.mark.parametrize("name", [*fastsig.UFUNCS, LOSSES])
 @pytest.mark.parametrize("storage", ALL_DTYPES)
 def test_same_bits_as_on_record(name, storage):
     """Those that every processor so far has given."""
-    if name in KERNELS:
+    if name in KERNELS or name == LOSSES:
         assert digests((name,), (storage,)) == {f"{name} {storage}": json.loads(BITS.read_text())[f"{name} {storage}"]}
 
 
@@ -401,14 +413,14 @@ SOME = ("sigmoid_value_and_grad", "logit", "silu", "tanh", "bce_with_logits")
 @pytest.mark.parametrize(
     ("target", "functions", "storages"),
     [
-        ("AVX2", SOME, ("float32",)),
+        ("AVX2", (*SOME, LOSSES), ("float32",)),
         ("AVX2", ("sigmoid_vjp",), ALL_DTYPES),
         ("AVX2 without F16C", ("sigmoid",), ("float16",)),
-        ("AVX-512, 512 bits", SOME, ("float32",)),
+        ("AVX-512, 512 bits", (*SOME, LOSSES), ("float32",)),
         ("AVX-512, 256 bits", SOME, ("float32",)),
-        ("generic", SOME, ("float32",)),
+        ("generic", (*SOME, LOSSES), ("float32",)),
         ("generic", ("sigmoid_vjp",), ALL_DTYPES),
-        *(pytest.param(target, tuple(KERNELS), ALL_DTYPES, marks=pytest.mark.slow) for target in TARGETS),
+        *(pytest.param(target, (*KERNELS, LOSSES), ALL_DTYPES, marks=pytest.mark.slow) for target in TARGETS),
     ],
     ids=lambda value: value if isinstance(value, str) else str(len(value)),
 )
@@ -664,4 +676,4 @@ def test_a_forked_child_that_imports_first(python):
 
 
 if __name__ == "__main__":
-    BITS.write_text(json.dumps(digests(tuple(KERNELS), ALL_DTYPES), indent=1) + "\n")
+    BITS.write_text(json.dumps(digests((*KERNELS, LOSSES), ALL_DTYPES), indent=1) + "\n")

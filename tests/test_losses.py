@@ -461,3 +461,14 @@ def test_one_weight_a_row_is_hinted_at():
 
 def test_bfloat16_is_a_numpy_dtype():
     assert BFLOAT16.name in EVERY
+
+
+@pytest.mark.slow
+def test_sum_of_1e9_terms():
+    """To 1e-12, on any number of threads."""
+    n, x = 10**9, np.broadcast_to(np.float64(0.3), 10**9)
+    term = float(fastsig.bce_with_logits(0.3, 1.0))
+    got = bce_with_logits_loss(x, 1.0, reduction="sum", grad=False)
+    assert got == pytest.approx(n * term, rel=1e-12, abs=0)
+    with fastsig.num_threads(1):
+        assert same(bce_with_logits_loss(x, 1.0, reduction="sum", grad=False), got)
