@@ -63,7 +63,8 @@ class Kernel:
     absolute: Mapping[str, Absolute]  # and for each output that needs it
     ordinary: str | None  # the constant with the least and the largest |x| for which the kernel may leave the tails out
     needs_subnormals: bool  # whether the arithmetic itself meets subnormal numbers that matter
-    scalars: int = 0  # how many of the inputs, the last ones, are one number for all elements
+    weights: int = 0  # how many of the inputs are in the format that is computed in, whatever that of x is
+    scalars: int = 0  # how many, the last ones, are one number for all elements, in that format
 
     @property
     def name(self) -> str:
@@ -89,19 +90,21 @@ def kernel(
     absolute: Mapping[str, Absolute] | None = None,
     ordinary: str | None = None,
     needs_subnormals: bool = False,
+    weights: int = 0,
     scalars: int = 0,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a public function; its parameters but the last, `f`, are the ufunc's inputs.
 
     `half` is the bound for both of float16 and bfloat16, which are computed in float32 and rounded once. With `scalars` it is
-    no public function but the terms of a loss; so many of its inputs, the last ones, are numbers.
+    no public function but the terms of a loss; so many of its inputs, the last ones, are numbers, and so many before them
+    (`weights`) in the format that is computed in.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         inputs = function.__code__.co_varnames[: function.__code__.co_argcount - 1]
         ulp = {"float16": half, "bfloat16": half, "float32": float32, "float64": float64}
         (TERMS if scalars else KERNELS)[function.__name__] = Kernel(
-            function, inputs, tuple(outputs.split()), ulp, absolute or {}, ordinary, needs_subnormals, scalars
+            function, inputs, tuple(outputs.split()), ulp, absolute or {}, ordinary, needs_subnormals, weights, scalars
         )
         return function
 
@@ -950,34 +953,53 @@ def bce_terms(x: Any, t: Any, scale: Any, f: Any) -> Any:
 
 
 @part
+def scaled_by(w: Any, s: Any, y: Any, far: Any, f: Any) -> Any:
+    """w·s·y·far, rounded as if s·y had not been: it may be subnormal where a large w makes a normal number of it."""
+    return select(magnitude(w) < f.one, w * s * y, w * y * s) * far
+
+
+@part
 def weighed(w: Any, y: Any, f: Any) -> Any:
     """w·y, where an infinite loss of no weight is none."""
-    return select(w == f.zero, select(y == f.infinity, f.zero, w * y), w * y) if f.tails else w * y
+    return w * select(w == f.zero, select(y == f.infinity, f.zero, y), y)
 
 
-@kernel("y dx ddx", float32=3.0, float64=3.0, absolute={"dx": SOFT}, ordinary="ordinary", needs_subnormals=True, scalars=2)
+@kernel(
+    "y dx ddx",
+    float32=4.0,
+    float64=4.0,
+    absolute={"dx": SOFT},
+    ordinary="ordinary",
+    needs_subnormals=True,
+    weights=2,
+    scalars=2,
+)
 def weighted_bce_terms(x: Any, t: Any, w: Any, p: Any, smoothing: Any, scale: Any, f: Any) -> Any:
     """w·(p·t·softplus(-x) + (1 - t)·softplus(x)), t drawn towards 1/2 by the smoothing.
 
-    Both products are positive, so that nothing cancels, for a p below 1 neither.
+    Both products are positive, so that nothing cancels, for a p below 1 neither; 1 - t is made from the label itself, for the
+    same reason.
     """
-    a, s, r, tail, y, low = log_core(x, f)
+    a, v, s, far = factors(magnitude(x), f)
+    r, tail = exponential(a, v, f.exp, f)
+    y, low = logarithm(r, tail, s, f)
     inverse, error = reciprocal(r, tail, s, f)
-    t = fma(f.one - smoothing, t, f.half * smoothing)
-    up, down = f.one - t, p * t
-    both = up + down
+    keep, share = f.one - smoothing, f.half * smoothing
+    up, down = fma(keep, f.one - t, share), p * fma(keep, t, share)
     negative = x < f.zero
     wrong = select(negative, down, up)
     linear = magnitude(x) * wrong
     if f.tails:  # an infinite x with its own label loses nothing
         linear = select(wrong == f.zero, select(x == x, f.zero, x), linear)
-    term = weighed(w, fma(both, scaled(s, y + low, f.subnormal <= a, f), linear), f)
-    small = smaller(a, s, inverse, error, f)
-    large = f.one - small
-    upward, downward = select(negative, small, large), select(negative, large, small)
-    dx = fma(up, upward, -(down * downward))
-    ddx = both * derivative(a, s, inverse, error, f)
-    return term, w * dx * scale, w * ddx * scale
+    both = w * (up + down)
+    term = scaled_by(both, s, y + low, far, f) + weighed(w, linear, f)
+    small = fma(inverse, error, inverse)
+    large = f.one - s * small * far
+    up, down = w * up, -(w * down)
+    dx = fma(select(negative, down, up), large, scaled_by(select(negative, up, down), s, small, far, f))
+    high, low = slope(s, inverse, error, f)
+    ddx = scaled_by(both, s, fma(inverse, high, inverse * low), far, f)
+    return term, dx * scale, ddx * scale
 
 
 @part
@@ -1006,8 +1028,8 @@ def miss(x: Any, t: Any, a: Any, s: Any, e: Any, f: Any) -> Any:
     sum = a + total
     back = sum - a
     lost = (a - (sum - back)) + (total - back)
-    slope = select(own, e, s) / v * (e / u)
-    return sum, lost + low, slope * (f.one - (t + t))
+    ratio = select(own, e, s) / u * (e / v)
+    return sum, lost + low, ratio * (f.one - (t + t))
 
 
 @part
@@ -1023,7 +1045,7 @@ def decayed(h: Any, low: Any, f: Any) -> Any:
     return scaled(power_of_two(v), f.one / fma(tail, f.unit, fma(r, f.unit, f.unit)), f.subnormal <= h, f)
 
 
-@kernel("y dx", float32=16.0, float64=16.0, needs_subnormals=True, scalars=4)
+@kernel("y dx", float32=16.0, float64=16.0, needs_subnormals=True, weights=1, scalars=4)
 def focal_terms(x: Any, t: Any, w: Any, one: Any, other: Any, gamma: Any, scale: Any, f: Any) -> Any:
     """w·(one·t + other·(1 - t))·q^gamma·bce(x, t) with the q of `miss`, the power as e^(gamma·ln(q))."""
     a, s, r, tail, y, low = log_core(x, f)

@@ -81,12 +81,17 @@ class Shape:
     outputs: int
     half: bool  # whether the machine converts float16 itself
     ordinary: Range | None  # the first inputs for which there is a shorter way
-    scalars: int = 0  # how many of the inputs, the last ones, are one number each, in the format that is computed in
+    weights: int = 0  # how many of the inputs, those before the scalars, are arrays in the format that is computed in
+    scalars: int = 0  # how many, the last ones, are one number each, in that format
     summed: bool = False  # whether the first output is kept in that format, since it is only to be summed
 
     @property
     def format(self) -> Format:
         return COMPUTED_IN[self.storage]
+
+    def of_input(self, k: int) -> Shape:
+        """How array k is stored."""
+        return self if k < self.inputs - self.scalars - self.weights else replace(self, storage=self.format.name)
 
     def of_output(self, k: int) -> Shape:
         """How output k is stored."""
@@ -98,7 +103,7 @@ class ShapeType(types.Type):
         self.shape = shape
         super().__init__(
             f"Shape({shape.storage}, {shape.count}, {shape.inputs}, {shape.outputs}, {shape.half}, {shape.ordinary}, "
-            f"{shape.scalars}, {shape.summed})"
+            f"{shape.weights}, {shape.scalars}, {shape.summed})"
         )
 
     @property
@@ -395,6 +400,12 @@ def results(builder: ir.IRBuilder, s: Shape, p: ir.Value, type: types.Type, valu
         yield address, narrowed(builder, y, s.of_output(k)), s.of_output(k)
 
 
+def arrays(builder: ir.IRBuilder, s: Shape, p: ir.Value) -> Iterator[tuple[ir.Value, Shape]]:
+    """The address of each array that is read, and how it is stored."""
+    addresses = cgutils.unpack_tuple(builder, p)[: s.inputs - s.scalars]
+    return ((address, s.of_input(k)) for k, address in enumerate(addresses))
+
+
 def numbers(builder: ir.IRBuilder, s: Shape, p: ir.Value) -> list[ir.Value]:
     """The inputs that are one number each, in every lane."""
     number, vector = FLOAT[s.format.name], Lanes(getattr(types, s.format.name), s.count)
@@ -409,10 +420,11 @@ def read(typing: Any, shape: Any, p: Any, index: Any) -> Any:
     s = shape.shape
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        addresses = cgutils.unpack_tuple(builder, args[1])[: s.inputs - s.scalars]
-        loaded = (builder.load(place(builder, a, args[2], s), align=SIZE[s.storage]) for a in addresses)
-        values = [*(widened(builder, value, s) for value in loaded), *numbers(builder, s, args[1])]
-        return context.make_tuple(builder, shape.read, values)
+        values = []
+        for address, how in arrays(builder, s, args[1]):
+            stored = builder.load(place(builder, address, args[2], how), align=SIZE[how.storage])
+            values.append(widened(builder, stored, how))
+        return context.make_tuple(builder, shape.read, [*values, *numbers(builder, s, args[1])])
 
     return shape.read(shape, p, types.intp), emit
 
@@ -423,12 +435,12 @@ def read_first(typing: Any, shape: Any, p: Any, index: Any, count: Any) -> Any:
     s = shape.shape
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        vector, values = ir.VectorType(STORED[s.storage], s.count), []
-        mask = first(builder, args[3], s)
-        for address in cgutils.unpack_tuple(builder, args[1])[: s.inputs - s.scalars]:
-            pointer = place(builder, address, args[2], s)
-            operands = pointer, I32(SIZE[s.storage]), mask, ir.Constant(vector, None)
-            values.append(widened(builder, call(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, *operands), s))
+        mask, values = first(builder, args[3], s), []
+        for address, how in arrays(builder, s, args[1]):
+            vector = ir.VectorType(STORED[how.storage], s.count)
+            operands = place(builder, address, args[2], how), I32(SIZE[how.storage]), mask, ir.Constant(vector, None)
+            stored = call(builder, f"llvm.masked.load.{suffix(vector)}.p0", vector, *operands)
+            values.append(widened(builder, stored, how))
         return context.make_tuple(builder, shape.read, [*values, *numbers(builder, s, args[1])])
 
     return shape.read(shape, p, types.intp, types.intp), emit

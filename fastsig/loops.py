@@ -99,8 +99,8 @@ class Plan:
 
     def shape(self, count: int) -> Shape:
         ordinary = getattr(self.format, self.kernel.ordinary) if self.kernel.ordinary else None
-        scalars = self.kernel.scalars
-        return Shape(self.storage, count, self.inputs, self.outputs, self.half, ordinary, scalars, self.summed)
+        extra = self.kernel.weights, self.kernel.scalars, self.summed
+        return Shape(self.storage, count, self.inputs, self.outputs, self.half, ordinary, *extra)
 
     @property
     def wide(self) -> Shape:
@@ -250,7 +250,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
 
 
 def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: int, summed: bool) -> Callable[..., None]:
-    """A loop over the terms of a loss: its arrays, then its numbers, then its outputs.
+    """A loop over the terms of a loss: its arrays, those of its weights, its numbers, then its outputs.
 
     Where they are summed, the first output is an array of float64, one for each BLOCK of terms. The order of a sum is that of
     the elements and depends on nothing else. An array with a stride of 0 is one number for all elements, of its own dtype.
@@ -259,21 +259,30 @@ def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: 
     whole, may_share = straight(plan), sharing()
     size, narrow, chains = plan.size, plan.narrow, lanes.CHAINS
     inputs, arrays, every = plan.inputs - kernel.scalars, plan.arrays, plan.inputs
-    term = SIZE[plan.format.name]
+    own = inputs - kernel.weights
+    computed, term = narrow.of_input(own), SIZE[plan.format.name]
     piece = BUFFER // term
     space = arrays * BUFFER
     table_size, sums_size = 8 * arrays, 8 * chains
     first_array = every + 1 if summed else every
+
+    @jit(intp, intp, intp, intp, intp)
+    def copy(k, target, source, stride, count):  # type: ignore[no-untyped-def]
+        for j in range(count):
+            if k < own:
+                lanes.move(narrow, target + j * size, source + j * stride)
+            else:
+                lanes.move(computed, target + j * term, source + j * stride)
 
     @jit(intp, intp, intp, intp, intp, intp)
     def lay_out(args, steps, table, buffers, i, count):  # type: ignore[no-untyped-def]
         """Where `whole` finds and puts elements i to i + count: in place, or in a buffer."""
         for k in range(inputs):
             source, stride = lanes.word(args, k) + i * lanes.word(steps, k), lanes.word(steps, k)
-            lanes.put_word(table, k, source if stride == size else buffers + k * BUFFER)
-            if stride != size and stride != 0:
-                for j in range(count):
-                    lanes.move(narrow, buffers + k * BUFFER + j * size, source + j * stride)
+            direct = stride == (size if k < own else term)
+            lanes.put_word(table, k, source if direct else buffers + k * BUFFER)
+            if not direct and stride != 0:
+                copy(k, buffers + k * BUFFER, source, stride, count)
         for k in range(every, arrays):
             direct = lanes.word(steps, k) == size and k >= first_array
             target = lanes.word(args, k) + i * lanes.word(steps, k)
@@ -297,8 +306,7 @@ def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: 
             lanes.put_word(table, k, lanes.word(args, k))
         for k in range(inputs):
             if lanes.word(steps, k) == 0:
-                for j in range(piece):
-                    lanes.move(narrow, buffers + k * BUFFER + j * size, lanes.word(args, k))
+                copy(k, buffers + k * BUFFER, lanes.word(args, k), 0, piece)
         while block < last:
             i, end = block * BLOCK, min(n, (block + 1) * BLOCK)
             lanes.clear_sums(sums)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 import numpy.typing as npt
@@ -54,11 +54,11 @@ def bce_with_logits_loss(
     t : array_like
         Labels in [0, 1], of x's shape, or one for all. One outside is computed as it stands.
     sample_weight : array_like, optional
-        A weight, not negative, for each element: torch's `weight`. It broadcasts to x's shape. An element of weight zero adds
-        nothing, even if its loss is infinite; NaN stays NaN.
+        A weight, finite and not negative, for each element: torch's `weight`. It broadcasts to x's shape. An element of weight
+        zero adds nothing, even if its loss is infinite; NaN stays NaN.
     pos_weight : array_like, optional
-        A factor, not negative, for the loss of the positive class, as in torch. It broadcasts to x's shape: the usual one has
-        an entry for each column.
+        A factor, finite and not negative, for the loss of the positive class, as in torch. It broadcasts to x's shape: the
+        usual one has an entry for each column.
     label_smoothing : float, default 0
         Labels are drawn towards 1/2: t becomes t·(1 - label_smoothing) + label_smoothing / 2.
     reduction : {"mean", "sum", "none"}
@@ -90,11 +90,12 @@ def bce_with_logits_loss(
     -----
     The sum is taken in float64 in the order of the elements, in blocks whose sums are added exactly: it is the same, to the
     bit, for any number of threads and any strides, and accurate to 1e-12 for 1e9 terms; it is rounded to x's dtype once.
-    The derivatives of hard labels are within 3 ULP; without weights, smoothing and mean they are those of
-    `bce_with_logits_grad_and_hess`, to the bit.
+    The derivatives of hard labels are within 4 ULP; without weights, smoothing and mean they are those of
+    `bce_with_logits_grad_and_hess`, to the bit. For float16 and bfloat16 all is computed in float32, where weights stay.
 
     The loss of an infinite logit is 0 for its own label and infinite for the other. An empty mean is NaN, an empty sum 0.
-    A label, logit or weight that is NaN makes the loss NaN. No input raises a floating-point warning.
+    A label, logit or weight that is NaN makes the loss NaN. No input raises a floating-point warning. Masks of masked arrays
+    aren't looked at: give such elements no weight.
 
     Examples
     --------
@@ -174,8 +175,8 @@ def focal_loss(
 
     Notes
     -----
-    For hard labels and gamma up to 5, terms and gradients are within 16 ULP, with alpha and gamma as they are in x's dtype (in
-    float32 for the half ones). Sums, infinite logits, NaN and empty arrays
+    For hard labels and gamma up to 5, terms and gradients without weights are within 16 ULP, with alpha and gamma as they are
+    in x's dtype (in float32 for the half ones). Sums, infinite logits, NaN and empty arrays
     are as in `bce_with_logits_loss`.
 
     Examples
@@ -205,26 +206,34 @@ def focal_loss(
 
 
 def number(name: str, value: Any, least: float, most: float, hint: str = "") -> float:
-    try:
-        result = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, not {value!r}") from None
+    if not isinstance(value, SupportsFloat):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    result = float(value)
     if not least <= result <= most:
         raise ValueError(f"{name} must lie between {least:g} and {most:g}, not {value!r}{hint}")
     return result
 
 
-@cache
-def loop(name: str, dtype: np.dtype[Any], outputs: int, summed: bool) -> Any:
+LOOPS: dict[tuple[Any, ...], Any] = {}
+
+
+def loop(*which: Any) -> Any:
     """The compiled loop over a loss's terms; ctypes releases the interpreter's lock while it runs."""
-    with compiler.lock():
-        parallel.connect()
-        return Loop(compiler.loss_loop(name, dtype.name, outputs, summed))
+    if which not in LOOPS:
+        with compiler.lock():
+            if which not in LOOPS:
+                name, dtype, outputs, summed = which
+                parallel.connect()
+                LOOPS[which] = Loop(compiler.loss_loop(name, dtype.name, outputs, summed))
+    return LOOPS[which]
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call's arrays: the logits, the labels, and one result for each output, the first None if it is to be summed."""
+    """One call's arrays: the logits, the labels, and one result for each output, the first None if it is to be summed.
+
+    Weights and sums are in the format that is computed in, float32 for the smaller ones: a weight need not fit into those.
+    """
 
     x: Array
     t: Array
@@ -232,9 +241,13 @@ class Call:
     reduction: str
     results: tuple[Array | None, ...]
 
+    @property
+    def format(self) -> np.dtype[Any]:
+        return np.dtype(np.float64 if self.dtype.itemsize == 8 else np.float32)
+
     @classmethod
     def of(cls, x: npt.ArrayLike, t: npt.ArrayLike, reduction: str, outputs: int, out: Any) -> Call:
-        if reduction not in REDUCTIONS:
+        if not isinstance(reduction, str) or reduction not in REDUCTIONS:
             raise ValueError(f"reduction must be one of {', '.join(map(repr, REDUCTIONS))}, not {reduction!r}")
         logits, labels = np.asarray(x), np.asarray(t)
         dtype = computed_dtype(logits.dtype, "x")
@@ -248,7 +261,7 @@ class Call:
     def weight(self, name: str, value: npt.ArrayLike | None) -> Array:
         """A weight as an array, checked."""
         if value is None:
-            return np.ones((), self.dtype)
+            return np.ones((), self.format)
         weight = np.asarray(value)
         computed_dtype(weight.dtype, name)
         try:
@@ -258,21 +271,29 @@ class Call:
         if not fits:
             hint = f"; for one weight a row, pass {name}[:, None]" if weight.shape == self.x.shape[:1] else ""
             raise ValueError(f"{name} must broadcast to x's shape {self.x.shape}, not have shape {weight.shape}{hint}")
-        if weight.size and weight.min() < 0:
-            raise ValueError(f"{name} must not be negative, but its least entry is {weight.min()}")
+        with np.errstate(all="ignore"):
+            least = np.fmin.reduce(weight, axis=None) if weight.size and weight.dtype.kind not in "bu" else 1
+            if least < 0:
+                raise ValueError(f"{name} must not be negative, but its least entry is {least}")
         return weight
 
     def evaluate(self, name: str, weights: Sequence[Array], numbers: Sequence[float]) -> Any:
         """Run the loop over the terms `name`; the result as the user gets it."""
+        with np.errstate(all="ignore"):  # what a conversion says; the loop itself says nothing
+            sums = self.run(name, weights, numbers)
+            return self.answer(sums)
+
+    def run(self, name: str, weights: Sequence[Array], numbers: Sequence[float]) -> npt.NDArray[np.float64]:
+        """Fill the results; the sums of the blocks."""
         n, summed = self.x.size, self.reduction != "none"
         scale = 1 / n if self.reduction == "mean" and n else 1.0
         run = loop(name, self.dtype, len(self.results), summed)
-        format = np.float64 if self.dtype.itemsize == 8 else np.float32  # the one that is computed in
-        constants = np.array([[*numbers, scale]], format).T
-        inputs = [Flat.of(a, self.x.shape, self.dtype) for a in (self.x, self.t, *weights)]
-        results = [None if y is None else Flat.of(y, self.x.shape, self.dtype) for y in self.results]
+        constants = np.array([[*numbers, scale]], self.format).T
+        inputs = [Flat.of(a, self.x.shape, self.dtype) for a in (self.x, self.t)]
+        inputs += [Flat.of(a, self.x.shape, self.format) for a in weights]
+        results = [None if y is None else Flat.of(np.asarray(y), self.x.shape, self.dtype) for y in self.results]
         if entangled(inputs, results):
-            inputs = [Flat.of(a.array.copy(), a.array.shape, self.dtype) for a in inputs]
+            inputs = [Flat.of(a.array.copy(), a.array.shape, a.dtype) for a in inputs]
         sums = np.zeros(-(-n // BLOCK))
         whole = all(a is None or a.flat is not None for a in (*inputs, *results))
         size = n if whole else PIECE
@@ -284,7 +305,7 @@ class Call:
             for y, piece in zip(results, fresh, strict=True):
                 if y is not None:
                     y.put(i, j, piece)
-        return self.answer(sums)
+        return sums
 
     def answer(self, sums: npt.NDArray[np.float64]) -> Any:
         loss: Any = self.results[0]
@@ -292,8 +313,7 @@ class Call:
             total = added(sums)
             if self.reduction == "mean":
                 total = total / self.x.size if self.x.size else math.nan
-            with np.errstate(all="ignore"):
-                loss = np.float64(total).astype(self.dtype)
+            loss = rounded(total, self.dtype)
         elif not loss.ndim:
             loss = loss[()]
         return loss if len(self.results) == 1 else (loss, *self.results[1:])
@@ -326,6 +346,8 @@ def gradients(out: Any, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]
             raise ValueError(f"out must be a writeable array of shape {shape} and dtype {dtype}, not a {kind}one of shape "
                              f"{array.shape} and dtype {array.dtype}")  # fmt: skip
         results.append(array)
+    if count == 2 and np.may_share_memory(results[0], results[1]):
+        raise ValueError("out must be two arrays that don't overlap: one for the gradient, one for the second derivatives")
     return results
 
 
@@ -359,9 +381,8 @@ class Flat:
         if self.flat is not None:
             return self.flat[i:j]
         copy = self.room(i, j)
-        with np.errstate(all="ignore"):
-            for part, piece in zip(*self.parts(i, j, copy), strict=True):
-                piece[...] = part
+        for part, piece in zip(*self.parts(i, j, copy), strict=True):
+            piece[...] = part
         return copy
 
     def room(self, i: int, j: int) -> Array:
@@ -424,3 +445,15 @@ def added(sums: npt.NDArray[np.float64]) -> float:
     except (OverflowError, ValueError):
         with np.errstate(all="ignore"):
             return float(sums.sum())
+
+
+def rounded(total: float, dtype: np.dtype[Any]) -> Any:
+    """The number in `dtype`, rounded once: by way of float32, ml_dtypes would round it twice."""
+    if dtype.name != "bfloat16":
+        return np.float64(total).astype(dtype)
+    single = np.float32(total)
+    if float(single) != total and math.isfinite(single):  # to odd: then the second rounding sees what the first one left
+        if abs(float(single)) > abs(total):
+            single = np.nextafter(single, np.float32(0))
+        single = (single.view(np.uint32) | np.uint32(1)).view(np.float32)
+    return single.astype(dtype)
