@@ -18,6 +18,10 @@ FLOATS = ("float32", "float64")
 # One function of each number of arguments and results: how an array is gone through depends on no more.
 SHAPES = ("sigmoid", "silu_value_and_grad", "bce_with_logits", "bce_with_logits_grad_and_hess")
 each_shape = pytest.mark.parametrize("name", SHAPES)
+# Compiling is what takes the time: of what one function of each shape shows, the default run takes the two extremes.
+some_shapes = pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in (SHAPES[0], SHAPES[-1]) else pytest.mark.slow) for n in SHAPES]
+)
 
 
 def loop_over(ufunc, jit=numba.njit):
@@ -85,7 +89,7 @@ def test_loop_has_the_bits_of_the_ufunc_and_is_vectorised(name, dtype):
 
 
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
-@each_shape
+@some_shapes
 def test_arrays(name, dtype):
     """Whole arrays: flat ones, strided ones, in Fortran order, of several and of no dimensions."""
     ufunc = getattr(fastsig, name)
@@ -143,7 +147,7 @@ def test_dtypes_follow_numpy(name):
         call(*["text"] * ufunc.nin)
 
 
-@each_shape
+@some_shapes
 def test_out(name):
     """Results go where the caller wants them, and are returned from there."""
     ufunc, given = getattr(fastsig, name), inputs(name, "float32", (10, 11))
@@ -164,7 +168,53 @@ def test_out(name):
         call(*given, np.empty((10, 11), "float64"))
 
 
+@some_shapes
+def test_out_that_overlaps(name):
+    """As outside: right even where a result would fall on what is still to be read."""
+    ufunc = getattr(fastsig, name)
+    if ufunc.nin == 1 == ufunc.nout:
+        call = numba.njit(lambda x, t, y, dy: ufunc(x, out=y))
+    elif ufunc.nin == 1:
+        call = numba.njit(lambda x, t, y, dy: ufunc(x, out=(y, dy)))
+    elif ufunc.nout == 1:
+        call = numba.njit(lambda x, t, y, dy: ufunc(x, t, out=y))
+    else:
+        call = numba.njit(lambda x, t, y, dy: ufunc(x, t, out=(y, dy)))
+    for views in [
+        lambda a: (a[:50], a[50:100], a[1:51], a[150:200]),
+        lambda a: (a[1:51], a[100:150], a[:50], a[150:200]),
+        lambda a: (a[:50], a[50:100], a[49::-1], a[150:200]),
+        lambda a: (a[:50], a[50:100], a[:50], a[50:100]),
+    ]:
+        (inside,) = inputs("sigmoid", "float64", (200,))
+        outside = inside.copy()
+        call(*views(inside))
+        x, t, *out = views(outside)
+        ufunc(*(x, t)[: ufunc.nin], out=tuple(out[: ufunc.nout]))
+        assert_same(inside, outside, name)
+
+
 @each_shape
+def test_out_is_for_arrays(name):
+    ufunc = getattr(fastsig, name)
+    call = numba.njit((lambda x, o: ufunc(x, out=o)) if ufunc.nin == 1 else (lambda x, o: ufunc(x, x, out=o)))
+    for x in (0.5, np.array(0.5)):
+        with pytest.raises(TypingError, match="out of fastsig"):
+            call(x, np.zeros(3))
+
+
+def test_literal_integers_are_weak():
+    """Beside an array or a number; a literal float is a float64 to Numba, and a float32 one has to be made."""
+    x = np.linspace(-3, 3, 7, dtype=np.float32)
+    bce = fastsig.bce_with_logits
+    assert_same(numba.njit(lambda x: bce(x, 1))(x), bce(x, 1))
+    assert_same(numba.njit(lambda x: bce(0, x))(abs(x) / 3), bce(0, abs(x) / 3))
+    assert_same(numba.njit(lambda x: bce(x, np.float32(1)))(x), bce(x, 1.0))
+    assert numba.njit(lambda x: bce(x, 1.0))(x).dtype == np.float64
+    assert numba.njit(lambda: fastsig.sigmoid(1))() == fastsig.sigmoid(1.0)
+
+
+@some_shapes
 def test_prange(name):
     """Threads make no difference."""
     ufunc, given = getattr(fastsig, name), inputs(name, "float32", (100_003,))
@@ -173,7 +223,7 @@ def test_prange(name):
     assert_same(results, ufunc(*given), name)
 
 
-@each_shape
+@some_shapes
 def test_under_the_callers_fastmath(name):
     """The kernel is compiled by its own rules: where a caller's loop is free to reorder, what is inside it isn't."""
     ufunc, given = getattr(fastsig, name), inputs(name, "float64", (1000,))
