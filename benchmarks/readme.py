@@ -1,7 +1,8 @@
 """Rewrite README's generated blocks: `python benchmarks/readme.py`, with `--run` after measuring anew.
 
-The speed table comes from benchmarks/results.json, which `--run` writes; the accuracy
-table from the kernels' contracts and fastsig/worst.json, to which `python -m fastsig verify --json` adds.
+The speed table comes from benchmarks/results.json, which `--run` writes; the training table from benchmarks/training.json,
+which `python benchmarks/training.py --json benchmarks/training.json` writes; the accuracy table from the kernels' contracts and
+fastsig/worst.json, to which `python -m fastsig verify --json` adds.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from fastsig import bench, testing, verify
 from fastsig.kernels import ALIASES, KERNELS
 
 README = Path(__file__).parents[1] / "README.md"
 RESULTS = Path(__file__).parent / "results.json"
+TRAINING = Path(__file__).parent / "training.json"
 
 
 PEERS = ("SciPy", "NumPy", "torch")
@@ -54,6 +57,18 @@ def accuracy() -> str:
     return "\n".join(lines)
 
 
+def training(results: dict[str, Any]) -> str:
+    """The networks' training times, beside the others'; **bold** is over the bar."""
+    columns = ("training", "fastsig", "the other", "ratio", "to be at most", "result")
+    lines = [f"| {' | '.join(columns)} |", "|---|--:|--:|--:|--:|---|"]
+    for it in results["contests"]:
+        ratio = f"{it['ratio']:.3f}" if it["ratio"] <= it["bar"] else f"**{it['ratio']:.3f}**"
+        times = bench.human_time(it["seconds"]), f"{it['peer']}: {bench.human_time(it['peer_seconds'])}"
+        result = f"{it['result']} {it['ours']:.4g} and {it['theirs']:.4g}"
+        lines.append(f"| {it['label']} | {times[0]} | {times[1]} | {ratio} | {it['bar']:g} | {result} |")
+    return "\n".join([*lines, "", f"Medians of {results['rounds']} rounds, the two in turn: {results['machine']}."])
+
+
 def replaced(text: str, marker: str, block: str) -> str:
     """The text with another block between the two comments of this name."""
     begin, end = f"<!-- {marker}:begin -->", f"<!-- {marker}:end -->"
@@ -65,6 +80,7 @@ def replaced(text: str, marker: str, block: str) -> str:
 def rewritten() -> str:
     speed = bench.markdown(json.loads(RESULTS.read_text(encoding="utf-8")))
     text = replaced(README.read_text(encoding="utf-8"), "accuracy", accuracy())
+    text = replaced(text, "training", training(json.loads(TRAINING.read_text(encoding="utf-8"))))
     return replaced(text, "benchmark", speed)
 
 

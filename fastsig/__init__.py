@@ -46,12 +46,13 @@ UFUNCS = (
     "bce_with_logits_grad_and_hess",
 )
 THREADS = ("get_num_threads", "set_num_threads", "num_threads")
-MODULES = ("losses", "testing")  # what `import fastsig` alone gives access to
+MODULES = ("losses", "nn", "testing")  # what `import fastsig` alone gives access to
 
 __all__ = [*UFUNCS, *THREADS]
 
 if TYPE_CHECKING:
     from fastsig import losses as losses
+    from fastsig import nn as nn
     from fastsig import testing as testing
     from fastsig.parallel import get_num_threads as get_num_threads
     from fastsig.parallel import num_threads as num_threads

@@ -1,4 +1,4 @@
-"""The command line: `python -m fastsig info | verify | bench`."""
+"""The command line: `python -m fastsig info | verify | bench | train | plot`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ COMMANDS = {
     "info": "versions, processor, threads, cache: what a bug report needs",
     "verify": "check the accuracy contract on this machine",
     "bench": "time it against what is installed, on this machine",
+    "train": "the tutorials' networks: XOR, the double moon, the forecast of road traffic",
+    "plot": "draw the sigmoid and its derivative",
 }
+MODULES = {"train": "classics"}  # where a command is, if not in the module of its name
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def module(command: str) -> Any:
-    return sys.modules[__name__] if command == "info" else import_module(f"fastsig.{command}")
+    return sys.modules[__name__] if command == "info" else import_module(f"fastsig.{MODULES.get(command, command)}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

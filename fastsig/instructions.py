@@ -23,6 +23,12 @@ def fma(a: Any, b: Any, c: Any) -> Any:
 
 
 @instruction
+def root(x: Any) -> Any:
+    """The square root, rounded once."""
+    raise NotImplementedError("an instruction exists in compiled kernels only")
+
+
+@instruction
 def select(condition: Any, yes: Any, no: Any) -> Any:
     """`yes` where the condition holds, else `no`; both are computed."""
     raise NotImplementedError("an instruction exists in compiled kernels only")

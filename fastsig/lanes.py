@@ -289,6 +289,12 @@ def fma(builder: ir.IRBuilder, type: types.Type, a: ir.Value, b: ir.Value, c: ir
     return call(builder, f"llvm.fma.{suffix(a.type)}", a.type, a, b, c)
 
 
+@define(instructions.root, result)
+def root(builder: ir.IRBuilder, type: types.Type, x: ir.Value) -> ir.Value:
+    """LLVM's own, an instruction of every processor; Numba's math.sqrt is a call of libm."""
+    return call(builder, f"llvm.sqrt.{suffix(x.type)}", x.type, x)
+
+
 def selected(args: tuple[types.Type, ...]) -> types.Type | None:
     """The type of a choice: lanes if any operand has them, the condition's included."""
     condition, *values = args

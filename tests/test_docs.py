@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib.util
+import inspect
 import json
 import re
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import fastsig
+from fastsig import nn
 from fastsig.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +51,7 @@ def test_readme_has_an_example_of_each_adapter():
     assert [line for line in imports if not re.search(line, shown)] == []
 
 
-@pytest.mark.parametrize("module", ["testing", "parallel", "losses"])
+@pytest.mark.parametrize("module", ["testing", "parallel", "losses", "nn", "optimizers", "estimators", "classics", "plot"])
 def test_module_examples(module, words):
     failed, tried = doctest.testmod(importlib.import_module(f"fastsig.{module}"))
     assert tried > 1
@@ -81,6 +83,16 @@ def test_adapters_are_imported_when_asked_for(python):
     assert python(f"import sys, fastsig.interop; print({set(ADAPTERS)} & set(sys.modules))") == "set()"
 
 
+@pytest.mark.parametrize("name", ["Network", "MLPClassifier", "MLPRegressor", "SGD", "Adam", "Rprop", "LevenbergMarquardt"])
+def test_networks_are_documented(name):
+    """Every public method has its sections."""
+    kind = getattr(nn, name)
+    public = [kind, *(m for key, m in vars(kind).items() if not key.startswith("_") and inspect.isfunction(m))]
+    for documented in public:
+        for section in ("Parameters", "Raises", "Examples"):
+            assert f"{section}\n" in documented.__doc__, f"{documented.__qualname__}: {section}"
+
+
 def test_generated_blocks_are_current():
     spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
     tool = importlib.util.module_from_spec(spec)
@@ -110,7 +122,7 @@ def test_info(capsys):
 
 def test_help_names_the_commands():
     shown = subprocess.run([sys.executable, "-m", "fastsig", "--help"], capture_output=True, text=True, check=True).stdout
-    assert all(command in shown for command in ("info", "verify", "bench"))
+    assert all(command in shown for command in ("info", "verify", "bench", "train", "plot"))
 
 
 def test_wheel_is_universal_and_holds_the_package_alone(tmp_path):
@@ -124,7 +136,7 @@ def test_wheel_is_universal_and_holds_the_package_alone(tmp_path):
     assert wheel.name.endswith("-py3-none-any.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0].split("-")[0] for n in names} == {"fastsig"}
-    assert "fastsig/py.typed" in names
+    assert {"fastsig/py.typed", "fastsig/data/freight.csv"} <= set(names)
     sources = {f"fastsig/{path.relative_to(ROOT / 'fastsig').as_posix()}" for path in (ROOT / "fastsig").rglob("*.py")}
     assert sources == {n for n in names if n.endswith(".py")}
 
