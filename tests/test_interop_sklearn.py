@@ -181,3 +181,21 @@ def test_labels_that_do_not_fit(labels):
 def test_weights_that_do_not_fit():
     with pytest.raises(ValueError, match=r"sample_weight must have the shape \(3,\)"):
         logistic_value_and_grad(np.zeros((3, 2)), [0, 1, 1], sample_weight=[1, 2])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"C": -1.0}, "C must be greater than zero, not -1.0"),
+        ({"C": 0.0}, "C must be greater than zero"),
+        ({"sample_weight": -np.ones(4)}, "sample_weight must be finite, not negative"),
+        ({"sample_weight": np.zeros(4)}, "not all zero"),
+        ({"sample_weight": np.ones(3)}, r"sample_weight must have the shape \(4,\), not \(3,\)"),
+    ],
+)
+def test_what_is_wrong_with_an_objective_is_told(wrong, message):
+    X, y = np.arange(8.0).reshape(4, 2), np.array([0, 0, 1, 1])  # noqa: N806
+    with pytest.raises(ValueError, match=message):
+        logistic_value_and_grad(X, y, **wrong)
+    with pytest.raises(ValueError, match="there must be 3 coefficients"):
+        logistic_value_and_grad(X, y)(np.zeros(2))

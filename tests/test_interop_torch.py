@@ -282,3 +282,15 @@ def test_bfloat16_without_ml_dtypes(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
     with pytest.raises(ImportError, match=r"pip install 'fastsig\[bfloat16\]'"):
         ft.sigmoid(torch.ones(3, dtype=torch.bfloat16))
+
+
+def test_forward_mode_is_refused():
+    """PyTorch would take the operators for constant, silently."""
+    x, one = torch.tensor([0.0, 1.0]), torch.ones(2)
+    for function in (
+        ft.sigmoid,
+        lambda x: ft.bce_with_logits(x, torch.ones(2)),
+        lambda x: ft.bce_with_logits(torch.ones(2), x),
+    ):
+        with pytest.raises(NotImplementedError, match="forward-mode"):
+            torch.func.jvp(function, (x,), (one,))

@@ -15,6 +15,8 @@ def gradients(margin: Any, label: Any, weight: Any, scale_pos_weight: float, lea
     Neither library multiplies what a custom objective returns by the rows' weights, nor by `scale_pos_weight`: their own
     objectives do so themselves, and so does this.
     """
+    if np.shape(margin) != np.shape(label):
+        raise ValueError(f"there must be a margin for each label, not shape {np.shape(margin)} and {np.shape(label)}")
     if label.size and not (label.min() >= 0 and label.max() <= 1):
         raise ValueError("labels must be 0 and 1, or between: those of two classes -1 and 1 become (label + 1) / 2")
     if weight is not None and len(weight) not in (0, len(label)):

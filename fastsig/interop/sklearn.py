@@ -149,7 +149,7 @@ def logistic_value_and_grad(
     Raises
     ------
     ValueError
-        For labels outside [0, 1], or shapes that don't fit.
+        For labels outside [0, 1], shapes that don't fit, weights that are negative or all zero, or a C that isn't positive.
 
     Examples
     --------
@@ -167,13 +167,19 @@ def logistic_value_and_grad(
         raise ValueError(f"y must have the shape {X.shape[:1]} and labels in [0, 1]")
     share = np.ones(len(labels)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     if share.shape != labels.shape:
-        raise ValueError(f"sample_weight must have the shape {labels.shape}")
+        raise ValueError(f"sample_weight must have the shape {labels.shape}, not {share.shape}")
+    if not (share.min() >= 0 and 0 < share.sum() < np.inf):
+        raise ValueError(f"sample_weight must be finite, not negative and not all zero; its least entry is {share.min()}")
+    if not C > 0:
+        raise ValueError(f"C must be greater than zero, not {C!r}")
     penalty = 1 / (C * share.sum())
     share = share / share.sum()
     loss, slope = np.empty_like(labels), np.empty_like(labels)
     features = X.shape[1]
 
     def value_and_grad(coefficients: Any) -> tuple[float, Any]:
+        if np.shape(coefficients) != (features + fit_intercept,):
+            raise ValueError(f"there must be {features + fit_intercept} coefficients, not of shape {np.shape(coefficients)}")
         w = coefficients[:features]
         margins = X @ w.astype(dtype, copy=False)
         if fit_intercept:

@@ -9,7 +9,8 @@ from x = 17 on in float32. Here the backward pass is computed from the input. It
 so on: any order, by the same means.
 
 They are registered as `torch.ops.fastsig`, for autograd, `torch.vmap` and `torch.compile`, which takes each as one step and
-doesn't look into it. `torch.func.grad` and its kind refuse such operators: use `torch.autograd`. NumPy's ufuncs read the
+doesn't look into it. `torch.func.grad` and its kind refuse such operators, and forward mode is refused here: use
+`torch.autograd`. Under `torch.autocast` both arguments of the cross-entropy must still be of one dtype. NumPy's ufuncs read the
 tensors' memory by its strides and write into memory that PyTorch has allocated; nothing is copied.
 
 A call costs some 16 µs more than PyTorch's own, and with its gradient some 100, for the ways from the dispatcher to Python and
@@ -74,9 +75,18 @@ def elsewhere(x: Any, *others: Any) -> Any:
     """What a call does where none of the tensors' kernels applies."""
     where = {str(y.device.type if y.layout is torch.strided else y.layout) for y in (x, *others)} - {"cpu"}
     raise ValueError(
-        f"fastsig computes on dense CPU tensors, not on {', '.join(sorted(where))}: "
+        f"fastsig computes on dense CPU tensors, not on {', '.join(sorted(where)) or x.dtype}: "
         "move them by x.cpu() or x.to_dense(), or use PyTorch's own function there"
     )
+
+
+def refuse_forward_mode(*tensors: Any) -> None:
+    """PyTorch takes an operator without a rule for it to be constant, and says nothing."""
+    if any(torch.autograd.forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            "fastsig's operators have no forward-mode derivative (torch.func.jvp, jacfwd): "
+            "use reverse mode, torch.autograd.grad or torch.autograd.functional.jacobian"
+        )
 
 
 # --- operators ---------------------------------------------------------------------------------------------------------
@@ -186,6 +196,8 @@ TypeError
     For any other dtype.
 ValueError
     For a tensor on another device, or a sparse one.
+NotImplementedError
+    In forward mode.
 ImportError
     For bfloat16 without ml_dtypes.
 
@@ -210,6 +222,7 @@ def function(name: str) -> Callable[[Any], Any]:
     overload = getattr(OPERATORS, name).default
 
     def call(x: Any) -> Any:
+        refuse_forward_mode(x)
         return overload(x)
 
     call.__name__ = call.__qualname__ = name
@@ -247,6 +260,8 @@ def bce_with_logits(x: Any, t: Any) -> Any:
         For any other dtype, or for two of them: integer labels are converted by ``t.to(x.dtype)``.
     ValueError
         For different shapes (nothing is broadcast, as in PyTorch's own), another device, or a sparse tensor.
+    NotImplementedError
+        In forward mode.
     ImportError
         For bfloat16 without ml_dtypes.
 
@@ -266,4 +281,5 @@ def bce_with_logits(x: Any, t: Any) -> Any:
     >>> x.grad
     tensor([ 9.3576e-14, -5.0000e-01, -9.3576e-14])
     """
+    refuse_forward_mode(x, t)
     return OPERATORS.bce_with_logits.default(x, t)
