@@ -284,6 +284,7 @@ def test_bfloat16_without_ml_dtypes(monkeypatch):
         ft.sigmoid(torch.ones(3, dtype=torch.bfloat16))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")  # PyTorch's own, at its first dual
 def test_forward_mode_is_refused():
     """PyTorch would take the operators for constant, silently."""
     x, one = torch.tensor([0.0, 1.0]), torch.ones(2)
