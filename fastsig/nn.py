@@ -836,8 +836,12 @@ class Network:
         See `save`.
         """
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return cls._from_stored({name: archive[name] for name in archive.files})
+            with open(path, "rb") as file:
+                if not zipfile.is_zipfile(file):
+                    raise ValueError("it is no npz archive")
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as archive:
+                    return cls._from_stored({name: archive[name] for name in archive.files})
         except (ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
             text = f"path must name a file that Network.save wrote, not {os.fspath(path)!r}: {type(error).__name__}: {error}"
             raise ValueError(text) from error
