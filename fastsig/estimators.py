@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
@@ -70,6 +72,19 @@ PARAMETERS = """Parameters
         How many epochs there were.
     n_features_in_, n_layers_, n_outputs_, out_activation_
         As scikit-learn's."""
+
+
+@contextmanager
+def unchanged_by_failure(model: Perceptron) -> Iterator[None]:
+    """What was fitted before stays, unless there is a new network: an interruption keeps that, with all that goes with it."""
+    before = dict(model.__dict__)
+    try:
+        yield
+    except BaseException:
+        if model.__dict__.get("network_") is before.get("network_"):
+            model.__dict__.clear()
+            model.__dict__.update(before)
+        raise
 
 
 class Perceptron(BaseEstimator):
@@ -248,6 +263,11 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         >>> model.predict([[0.9]])
         array(['yes'], dtype='<U3')
         """
+        with unchanged_by_failure(self):
+            self._learn(X, y, sample_weight)
+        return self
+
+    def _learn(self, X: Any, y: Any, sample_weight: Any) -> None:  # noqa: N803
         x, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C", multi_output=True, y_numeric=False)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -255,9 +275,8 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         x, y, weights = self._weighted(sample_weight, x, y)
         binarizer = LabelBinarizer().fit(y)
         several = len(binarizer.classes_) > 2 and not type_of_target(y).startswith("multilabel")
-        self._train(x, binarizer.transform(y), weights, "cross_entropy" if several else "bce")
         self._binarizer, self.classes_ = binarizer, binarizer.classes_
-        return self
+        self._train(x, binarizer.transform(y), weights, "cross_entropy" if several else "bce")
 
     def predict_proba(self, X: Any) -> Array:  # noqa: N803
         """The probability of each class.
@@ -374,12 +393,16 @@ class MLPRegressor(RegressorMixin, Perceptron):
         --------
         See the class.
         """
+        with unchanged_by_failure(self):
+            self._learn(X, y, sample_weight)
+        return self
+
+    def _learn(self, X: Any, y: Any, sample_weight: Any) -> None:  # noqa: N803
         x, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C", multi_output=True, y_numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         x, y, weights = self._weighted(sample_weight, x, y)
         self._train(x, np.asarray(y, x.dtype).reshape(len(x), -1), weights, "squared")
-        return self
 
     def predict(self, X: Any) -> Array:  # noqa: N803
         """The outputs.

@@ -13,12 +13,14 @@ import math
 import os
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,19 @@ from numpy.typing import ArrayLike
 
 import fastsig
 from fastsig import compiler, parallel, trainer
-from fastsig.optimizers import PLACES, SGD, Adam, LevenbergMarquardt, Optimizer, Rprop, chosen_optimizer, integer, one_of, real
+from fastsig.optimizers import (
+    MOST_DAMPING,
+    PLACES,
+    SGD,
+    Adam,
+    LevenbergMarquardt,
+    Optimizer,
+    Rprop,
+    chosen_optimizer,
+    integer,
+    one_of,
+    real,
+)
 
 __all__ = ["SGD", "Adam", "LevenbergMarquardt", "MLPClassifier", "MLPRegressor", "Network", "Rprop"]
 
@@ -38,17 +52,21 @@ OUTPUTS = {"squared": (*trainer.ACTIVATIONS,), "bce": ("sigmoid",), "cross_entro
 DTYPES = ("float32", "float64")
 REDUCTIONS = ("mean", "sum")
 FORMAT = "fastsig.Network 1"
+FIXED = ("layers", "loss", "reduction", "activations", "dtype")
 # Multiplications of a batch, one way, up to which the compiled loop is faster than BLAS with what Python adds: 20-50-10 in
 # batches of 64 (96,000) takes 0.73 of the time (float32 0.59), 64-100-10 in batches of 32 (237,000) 1.04 (1.01), on one thread.
 COMPILED = 200_000
-LEAST_DAMPING, MOST_DAMPING = 1e-12, 1e12
+LEAST_DAMPING = 1e-12
 LARGEST_JACOBIAN = 50_000_000  # numbers, 400 MB
 SLICE = 0.05  # seconds of training between two looks at the clock: the bar moves, and Ctrl-C is heard
 
 
 def numbers(name: str, value: ArrayLike, dtype: np.dtype[Any]) -> Array:
     """A C-contiguous array of the network's dtype, all finite."""
-    given = np.asarray(value)
+    try:
+        given = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array: {error}") from None
     if given.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, not {given.dtype}")
     with np.errstate(over="ignore"):
@@ -355,6 +373,7 @@ class Network:
         self.history: list[float] = []
         self._descent: Descent | None = None
         self._forwarded: Workspace | None = None
+        self._lock = threading.Lock()
         for weights, biases in zip(self.weights, self.biases, strict=True):
             bound = math.sqrt(6 / sum(weights.shape))
             for array in (weights, biases):
@@ -366,17 +385,31 @@ class Network:
             f"dtype={self.dtype.name!r})"
         )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Compiled code goes by what the network was made with."""
+        if name in FIXED and "_parameters" in self.__dict__:
+            raise AttributeError(f"{name} can't be changed: make another Network")
+        super().__setattr__(name, value)
+
     def __getstate__(self) -> dict[str, Any]:
         """What copies and pickles have: not the workspaces."""
-        return {**self.__dict__, "_descent": None, "_forwarded": None}
+        return {**self.__dict__, "_descent": None, "_forwarded": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """With memory of its own: what a pickle brings may be another's, and read-only."""
+        own = np.array(state["_parameters"], copy=True)
+        self.__dict__.update(state, _parameters=own, _lock=threading.Lock())
 
     @property
     def parameters(self) -> Array:
-        return self._parameters
+        return self._parameters[:]  # a view, which can't be resized
 
     @parameters.setter
     def parameters(self, values: ArrayLike) -> None:
-        self._parameters[...] = values  # in their place, which views and optimisers know
+        given = numbers("parameters", values, self.dtype)
+        if given.shape != self._parameters.shape:
+            raise ValueError(f"parameters must have the shape {self._parameters.shape}, not {given.shape}")
+        self._parameters[...] = given  # in their place, which views and optimisers know
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -492,6 +525,7 @@ class Network:
         """
         samples = self._samples("x", x)
         work = Workspace(self, len(samples))
+        samples = samples.copy() if np.may_share_memory(samples, x) else samples  # the caller may write to it before `backward`
         outputs = self._outputs(work, samples).copy()
         self._forwarded = work
         return outputs
@@ -690,9 +724,23 @@ class Network:
         size = len(samples) if batch_size is None else min(integer("batch_size", batch_size), len(samples))
         if isinstance(chosen, LevenbergMarquardt):
             check_least_squares(self, size, len(samples))
+        with self._lock:  # the compiled loop lets go of Python's own
+            return self._fit_alone(
+                further, chosen, Data(samples, targets, weights, size, bool(shuffle)), count, limit, progress, compiled
+            )
+
+    def _fit_alone(
+        self,
+        further: bool,
+        chosen: Optimizer,
+        data: Data,
+        count: int,
+        limit: float,
+        progress: bool | None,
+        compiled: bool | None,
+    ) -> Network:
         goes_on = further and self._descent is not None and self._descent.optimizer == chosen
         descent = self._descent if goes_on and self._descent is not None else Descent(chosen, self)
-        data = Data(samples, targets, weights, size, bool(shuffle))
         changing = self.parameters, descent.state, descent.numbers
         before, generator_before = [array.copy() for array in changing], self._generator.bit_generator.state
         history = list(self.history) if further else []
@@ -701,6 +749,8 @@ class Network:
                 for losses in run_epochs(self, descent, data, count, limit, compiled):
                     history += losses
                     advance(len(losses), f"loss {losses[-1]:.4g}")
+            if not np.isfinite(self._parameters).all():
+                raise FloatingPointError(f"the last step of {chosen} led to parameters that aren't finite")
         except KeyboardInterrupt:
             self._descent, self.history = descent, history
             raise
@@ -842,7 +892,9 @@ class Network:
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as archive:
                     return cls._from_stored({name: archive[name] for name in archive.files})
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile) as error:
+        except OSError:
+            raise
+        except Exception as error:  # whatever a damaged or a malicious file leads to
             text = f"path must name a file that Network.save wrote, not {os.fspath(path)!r}: {type(error).__name__}: {error}"
             raise ValueError(text) from error
 
@@ -851,8 +903,11 @@ class Network:
         if str(stored["format"]) != FORMAT:
             raise ValueError(f"its format is {str(stored['format'])!r}, not {FORMAT!r}")
         activations, parameters = [str(name) for name in stored["activations"]], stored["parameters"]
+        layers = [integer("layers", size) for size in stored["layers"]]
+        if parameters.shape != (sum((n + 1) * m for n, m in pairwise(layers)),):
+            raise ValueError(f"its parameters have the shape {parameters.shape}, which isn't that of layers of {layers}")
         network = cls(
-            [int(size) for size in stored["layers"]],
+            layers,
             activation=activations[:-1],
             output=activations[-1],
             loss=str(stored["loss"]),
@@ -860,8 +915,6 @@ class Network:
             dtype=parameters.dtype,
             seed=0,
         )
-        if parameters.shape != network.parameters.shape or not np.isfinite(parameters).all():
-            raise ValueError(f"its parameters aren't {network.parameters.size} finite numbers")
         network.parameters = parameters
         network.history = [float(loss) for loss in stored["history"]]
         network._generator = generator_in(json.loads(str(stored["generator"])))
@@ -904,14 +957,20 @@ def dtype_name(dtype: Any) -> Any:
 
 def generator(seed: Any) -> np.random.Generator:
     try:
-        return np.random.default_rng(seed)
+        made = np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
         raise type(error)(f"seed must be None, an integer of at least 0 or a numpy.random.Generator, not {seed!r}") from error
+    if type(made.bit_generator).__name__ not in GENERATORS:
+        raise ValueError(f"seed must be a Generator over {' or '.join(GENERATORS)}, which `save` can keep, not {seed!r}")
+    return made
+
+
+GENERATORS = ("PCG64", "PCG64DXSM")  # others' states are arrays, and not checked by NumPy
 
 
 def generator_in(state: dict[str, Any]) -> np.random.Generator:
     """The generator that was in this state."""
-    kind = getattr(np.random, one_of("generator", state["bit_generator"], ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")))
+    kind = getattr(np.random, one_of("generator", state["bit_generator"], GENERATORS))
     bits = kind()
     bits.state = state
     return np.random.Generator(bits)
@@ -982,11 +1041,15 @@ def compiled_epochs(
     left, next_time = count, 16
     while left:
         words[trainer.ROUNDS] = asked = min(left, next_time, most)
+        state = network._generator.bit_generator.state
         losses, order = np.empty(asked), data.orders(asked, network._generator)
         begin = time.perf_counter()
         done = run(address(words), address(numbers), address(order), *fixed, address(losses))
         elapsed = time.perf_counter() - begin
         left -= done
+        if done < asked:  # by the limit: as if no more orders had been drawn, whatever the clock asked for
+            network._generator.bit_generator.state = state
+            data.orders(done, network._generator)
         next_time = max(1, min(8 * asked, int(asked * SLICE / max(elapsed, 1e-6))))
         yield losses[:done].tolist()
 
@@ -1034,7 +1097,7 @@ def damped_epochs(network: Network, descent: Descent, data: Data, count: int) ->
         """Of each output, times the root of its sample's weight."""
         return np.ravel((work.forward(data.x).astype(np.float64) - data.t) * root)
 
-    r = residuals()
+    r, start = residuals(), descent.optimizer.damping  # type: ignore[union-attr]
     for _ in range(count):
         loss = float(r @ r) / 2
         work.differentiate(jacobian)
@@ -1042,15 +1105,19 @@ def damped_epochs(network: Network, descent: Descent, data: Data, count: int) ->
         normal, gradient, before = flat.T @ flat, flat.T @ r, parameters.copy()
         undamped = normal[diagonal, diagonal]
         lower = False
-        while not lower and descent.numbers[trainer.RATE] < MOST_DAMPING:
-            normal[diagonal, diagonal] = undamped + descent.numbers[trainer.RATE]
-            parameters[...] = before - np.linalg.solve(normal, gradient)
-            r = residuals()
-            lower = bool(r @ r < 2 * loss)
-            descent.numbers[trainer.RATE] *= 0.1 if lower else 10.0
-        descent.numbers[trainer.RATE] = max(descent.numbers[trainer.RATE], LEAST_DAMPING)
+        try:
+            while not lower and descent.numbers[trainer.RATE] < MOST_DAMPING:
+                normal[diagonal, diagonal] = undamped + descent.numbers[trainer.RATE]
+                parameters[...] = before - np.linalg.solve(normal, gradient)
+                r = residuals()
+                lower = bool(r @ r < 2 * loss)
+                descent.numbers[trainer.RATE] *= 0.1 if lower else 10.0
+        finally:
+            if not lower:  # no step was better, or none was tried to the end
+                parameters[...] = before
         if not lower:
-            parameters[...] = before
+            r, descent.numbers[trainer.RATE] = residuals(), start
+        descent.numbers[trainer.RATE] = max(descent.numbers[trainer.RATE], LEAST_DAMPING)
         yield [loss / total]
         if not lower:
             return

@@ -11,6 +11,8 @@ import numpy as np
 
 from fastsig import trainer
 
+MOST_DAMPING = 1e12
+
 
 def one_of(name: str, value: Any, valid: Iterable[str]) -> str:
     if isinstance(value, str) and value in valid:
@@ -30,7 +32,7 @@ def real(name: str, value: Any, least: float = 0.0, below: float = math.inf, *, 
     """A finite number from `least` on (or above it) and below `below`."""
     try:
         number = math.nan if isinstance(value, (str, bytes, bool)) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if (least < number if above else least <= number) and number < below:
         return number
@@ -83,6 +85,8 @@ class SGD:
     def __post_init__(self) -> None:
         real("learning_rate", self.learning_rate, above=True)
         real("momentum", self.momentum, below=1.0)
+        if not isinstance(self.nesterov, bool | np.bool_):
+            raise TypeError(f"nesterov must be True or False, not {self.nesterov!r}")
         real("correction", self.correction)
         real("weight_decay", self.weight_decay)
 
@@ -202,7 +206,7 @@ class LevenbergMarquardt:
     Raises
     ------
     ValueError
-        For a damping that isn't positive.
+        For a damping that isn't positive, or is 1e12 or more.
 
     References
     ----------
@@ -223,7 +227,7 @@ class LevenbergMarquardt:
     name: ClassVar[str] = "levenberg_marquardt"
 
     def __post_init__(self) -> None:
-        real("damping", self.damping, above=True)
+        real("damping", self.damping, below=MOST_DAMPING, above=True)
 
 
 Optimizer = SGD | Adam | Rprop | LevenbergMarquardt

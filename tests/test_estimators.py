@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn isn't installed")
 
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier as Peer
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -110,3 +111,29 @@ except ImportError as error:
     print(error)
 """
     assert python(code) == "MLPClassifier and MLPRegressor need scikit-learn 1.6: pip install 'fastsig[sklearn]'"
+
+
+def test_a_failed_fit_leaves_the_fitted_model():
+    x, y = load_iris(return_X_y=True)
+    model = fitted(x, y)
+    want = model.predict_proba(x)
+    with pytest.raises(ValueError, match="solver must be one of"):
+        model.set_params(solver="adma").fit(x[:, :2], y == 1)
+    assert (model.predict_proba(x) == want).all()
+    assert list(model.classes_) == [0, 1, 2]
+
+
+def test_a_warning_that_is_an_error_keeps_a_whole_model():
+    x, y = load_iris(return_X_y=True)
+    model = MLPClassifier((5,), max_iter=5, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ConvergenceWarning):
+            model.fit(x, y)
+    assert model.predict(x).shape == y.shape
+
+
+def fitted(x, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return MLPClassifier((5,), max_iter=20, random_state=0).fit(x, y)

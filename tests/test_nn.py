@@ -133,7 +133,7 @@ def test_optimizers_are_their_formulas(step, compiled):
 def test_cross_entropy_keeps_its_digits(dtype):
     """Where the right class is certain, loss and gradient are small, not 0; no logit overflows."""
     network = Network((3, 3), loss="cross_entropy", dtype=dtype, seed=0)
-    network.parameters = 0.0
+    network.parameters[...] = 0.0
     network.weights[0][...] = np.eye(3)
     small = np.exp(np.longdouble(-40))
     network.forward([[40.0, 0.0, 0.0]])
@@ -278,7 +278,7 @@ WRONG_SETTINGS = {
     "correction must be a finite number at least 0, not nan": lambda: SGD(correction=float("nan")),
     "beta_2 must be a finite number at least 0 and less than 1, not 2": lambda: Adam(beta_2=2),
     "growth must be a finite number greater than 1, not 0.5": lambda: Rprop(growth=0.5),
-    "damping must be a finite number greater than 0, not 'much'": lambda: LevenbergMarquardt("much"),
+    "damping must be a finite number greater than 0 and less than 1e.12, not 'much'": lambda: LevenbergMarquardt("much"),
 }
 
 
@@ -489,3 +489,112 @@ print("numba" in sys.modules)
 """
     python(code, warnings="ignore")
     assert python(code) == "False"
+
+
+# --- hard to break --------------------------------------------------------------------------------------------------------
+
+CASES, ANSWERS = np.array([[0, 0], [0, 1], [1, 0], [1, 1.0]]), np.array([0, 1, 1, 0.0])
+
+
+def test_threads_that_train_one_network_take_turns():
+    network = Network((2, 5, 1), seed=0).partial_fit(CASES, ANSWERS, optimizer="sgd")
+    x = np.random.default_rng(0).random((20_000, 2))
+
+    def little():
+        for _ in range(30):
+            network.partial_fit(CASES, ANSWERS, epochs=20, optimizer="sgd")
+
+    threads = [
+        threading.Thread(target=little),
+        threading.Thread(target=lambda: network.partial_fit(x, x.sum(1), epochs=5, batch_size=1, optimizer="sgd")),
+    ]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert len(network.history) == 1 + 30 * 20 + 5
+    assert np.isfinite(network.parameters).all()
+
+
+def test_what_a_pickle_brings_is_copied():
+    """It may be read-only memory of another."""
+    buffers = []
+    data = pickle.dumps(Network((2, 5, 1), seed=0), protocol=5, buffer_callback=buffers.append)
+    raw = [bytes(b) for b in buffers]
+    given = [bytes(bytearray(b)) for b in raw]
+    network = pickle.loads(data, buffers=given).fit(CASES, ANSWERS, epochs=5)
+    assert network.parameters.flags.writeable
+    assert given == raw
+    assert copy.copy(network).fit(CASES, ANSWERS, epochs=1).parameters is not network.parameters
+
+
+@pytest.mark.parametrize("name", ["layers", "loss", "reduction", "activations", "dtype"])
+def test_what_a_network_was_made_with_stays(name):
+    network = Network((2, 5, 1), seed=0)
+    with pytest.raises(AttributeError, match=f"{name} can't be changed"):
+        setattr(network, name, getattr(network, name))
+
+
+def test_parameters_keep_their_place():
+    network = Network((2, 5, 1), seed=0)
+    with pytest.raises(ValueError, match=r"own its data|resize"):
+        network.parameters.resize(1)
+    for wrong in (np.zeros(5), 1.0, np.full(21, np.nan)):
+        with pytest.raises(ValueError, match="parameters"):
+            network.parameters = wrong
+    network.parameters -= 1.0
+    assert network.parameters.shape == (21,)
+
+
+def test_same_samples_after_an_early_stop():
+    """However many orders were drawn before it."""
+    random = np.random.default_rng(0)
+    x = random.random((400, 2))
+    ends = set()
+    for at_a_time in (1, 3, None):
+        network = Network((2, 8, 1), seed=0)
+        data = nn.Data(x, x[:, :1] * x[:, 1:], None, 32, True)
+        list(nn.run_epochs(network, nn.Descent(Adam(0.003), network), data, 500, 5e-3, True, at_a_time))
+        ends.add(network._generator.bit_generator.state["state"]["state"])
+    assert len(ends) == 1
+
+
+def test_forward_keeps_its_input():
+    network, buffer = Network((2, 3, 1), seed=0), CASES.copy()
+    network.forward(buffer)
+    want = network.backward(ANSWERS)[1]
+    network.forward(buffer)
+    buffer[:] = 9
+    assert (network.backward(ANSWERS)[1] == want).all()
+
+
+def test_a_last_step_that_diverges_is_told():
+    network = Network((2, 5, 1), seed=0)
+    before = network.parameters.copy()
+    with pytest.raises(FloatingPointError, match="aren't finite"):
+        network.fit(CASES * 1e5, ANSWERS * 1e5, epochs=1, batch_size=None, optimizer=SGD(1e307))
+    assert (network.parameters == before).all()
+
+
+def test_levenberg_marquardt_begins_again():
+    x = np.random.default_rng(0).random((30, 2))
+    options = {"epochs": 100, "batch_size": None, "optimizer": LevenbergMarquardt()}
+    network = Network((2, 1), seed=0).partial_fit(x, x[:, 0] + np.sin(9 * x[:, 1]), **options)
+    assert network.partial_fit(x, 7 * x[:, 0], **options).history[-1] < 1e-20
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("generator", '{"bit_generator": "MT19937", "state": {"key": [0], "pos": 1000000000}}'),
+        ("generator", "[" * 100_000),
+        ("layers", np.array([10**6, 10**6])),
+        ("layers", np.array([2.9, 5, 1])),
+    ],
+)
+def test_no_file_is_trusted(field, value, tmp_path):
+    Network((2, 5, 1), seed=0).save(tmp_path / "right.npz")
+    stored = dict(np.load(tmp_path / "right.npz"))
+    np.savez(tmp_path / "wrong.npz", **{**stored, field: np.array(value)})
+    with pytest.raises(ValueError, match="path must name a file that Network"):
+        Network.load(tmp_path / "wrong.npz")
+    with pytest.raises(ValueError, match="seed must be a Generator over PCG64"):
+        Network((2, 1), seed=np.random.Generator(np.random.MT19937(0)))
