@@ -310,7 +310,7 @@ class Network:
     dtype : str or dtype
         "float64" or "float32", of parameters, data and results.
     seed : int or numpy.random.Generator, optional
-        Of the first parameters, and of the order in which samples are taken.
+        Of the first parameters, and of the order in which samples are taken. A generator over PCG64, as NumPy's default is.
 
     Attributes
     ----------
