@@ -130,6 +130,7 @@ class Format:
 
 
 SHARE = 16
+BLOCK = 1 << 14  # terms of a loss in one partial sum: enough of them for each thread, few enough to be added exactly
 
 
 def hexadecimal(text: str) -> tuple[float, ...]:

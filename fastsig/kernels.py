@@ -1020,10 +1020,9 @@ def miss(x: Any, t: Any, a: Any, s: Any, e: Any, f: Any) -> Any:
     z = select(k == f.zero, fma(near, s, far * e), v - c) / (v + c)
     y = z + z
     w = z * z
-    low = fma(w * y, polynomial(w, w * w, f.artanh_near), f.zero)
     high = k * -f.ln2_high
     total = high + y
-    low = ((high - total) + y) + fma(k, -f.ln2_low, low)
+    low = ((high - total) + y) + fma(k, -f.ln2_low, w * y * polynomial(w, w * w, f.artanh_near))
     a = select(own, a, f.zero)
     sum = a + total
     back = sum - a

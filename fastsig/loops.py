@@ -18,7 +18,7 @@ from numba.extending import register_jitable
 from numba.types import boolean, intp
 
 from fastsig import kernels, lanes
-from fastsig.constants import Format
+from fastsig.constants import BLOCK, Format
 from fastsig.kernels import Kernel
 from fastsig.lanes import CACHE_LINE, SIZE, Shape
 from fastsig.parallel import BUSY, GETPID, INSIDE, LIMIT, PARALLEL, PID, START, STREAM, THREAD, THREADS
@@ -29,7 +29,6 @@ REGISTERS = 4  # of each value in a wide step; lanes.py has the measurement
 ALIGN = 4096  # elements from which on a first, partial step to a line's beginning pays (2.5 % at 65,536)
 LONG = 256  # elements from which on changing the processor's mode is worth its 20 ns
 AHEAD = 2048  # bytes to prefetch ahead of a streaming loop: 64 Mi float32 on two threads take 0.204 ns an element for 0.395
-BLOCK = 1 << 14  # terms of one partial sum: enough of them for each thread, few enough to be added exactly
 BUFFER = 1024  # bytes of each array that a strided call gathers at a time; the stack grows by less than a page
 
 

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastsig import compiler, parallel
+from fastsig.constants import BLOCK
 from fastsig.ufuncs import Loop
 
-BLOCK = 1 << 14  # terms of one partial sum, as in `loops`
 PIECE = 8 * BLOCK  # elements that are copied at a time where the loop can't go over an array itself
 REDUCTIONS = ("none", "sum", "mean")
 STORAGES = ("float16", "float32", "float64", "bfloat16")

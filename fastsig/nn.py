@@ -369,7 +369,7 @@ class Network:
         self.activations = (*hidden(activation, len(self.layers) - 2), last(output, self.loss))
         self.dtype = np.dtype(one_of("dtype", dtype_name(dtype), DTYPES))
         self._generator = generator(seed)
-        self._parameters: Array = np.empty(sum((n + 1) * m for n, m in self.shapes), self.dtype)
+        self._parameters: Array = np.empty(parameters_of(self.layers), self.dtype)
         self.history: list[float] = []
         self._descent: Descent | None = None
         self._forwarded: Workspace | None = None
@@ -414,7 +414,7 @@ class Network:
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """The shape of each layer's weights."""
-        return tuple(zip(self.layers[:-1], self.layers[1:], strict=True))
+        return tuple(pairwise(self.layers))
 
     @property
     def summed_activations(self) -> tuple[str, ...]:
@@ -904,7 +904,7 @@ class Network:
             raise ValueError(f"its format is {str(stored['format'])!r}, not {FORMAT!r}")
         activations, parameters = [str(name) for name in stored["activations"]], stored["parameters"]
         layers = [integer("layers", size) for size in stored["layers"]]
-        if parameters.shape != (sum((n + 1) * m for n, m in pairwise(layers)),):
+        if parameters.shape != (parameters_of(layers),):
             raise ValueError(f"its parameters have the shape {parameters.shape}, which isn't that of layers of {layers}")
         network = cls(
             layers,
@@ -919,6 +919,11 @@ class Network:
         network.history = [float(loss) for loss in stored["history"]]
         network._generator = generator_in(json.loads(str(stored["generator"])))
         return network
+
+
+def parameters_of(layers: Sequence[int]) -> int:
+    """How many there are."""
+    return sum((inputs + 1) * outputs for inputs, outputs in pairwise(layers))
 
 
 def umask() -> int:

@@ -286,14 +286,14 @@ def filling(f: Any, arguments: Arguments, places: Places, flat: Any) -> Any:
 
     if flat is None:
         return anywhere
-    flat_arguments, flat_results, length = arguments.flat(flat), places.flat(flat), compiled(lambda y: y.size)
+    flat_arguments, flat_results = arguments.flat(flat), places.flat(flat)
     first = compiled((lambda y: y) if places.count == 1 else (lambda y: y[0]))
 
     @compiled
     def straight(xs, y):  # type: ignore[no-untyped-def]
         if alike(xs):
             sources, target = flat_arguments(xs), flat_results(y)
-            for i in range(length(first(target))):
+            for i in range(first(target).size):
                 put(target, i, element(sources, i))
         else:
             anywhere(xs, y)
@@ -316,7 +316,6 @@ def implementation(ufunc: np.ufunc, xs: tuple[Any, ...], out: Any) -> Any:
         if len(xs) == 1:
             return compiled(lambda xs, out: f(dtype(first(xs[0]))))
         return compiled(lambda xs, out: f(dtype(first(xs[0])), dtype(second(xs[1]))))
-    xs = tuple(types.Array(x.dtype, x.ndim, x.layout, x.mutable) if is_array(x) and x.ndim else x for x in xs)
     arguments, places = Arguments(tuple(map(is_array, xs))), Places(ufunc.__name__, dtype, ufunc.nout)
     arrays = [x for x in xs if is_array(x)]
     one_index = len({x.ndim for x in arrays}) == 1
@@ -331,7 +330,7 @@ def implementation(ufunc: np.ufunc, xs: tuple[Any, ...], out: Any) -> Any:
 
     if not given:
         return compiled(lambda xs, out: made(xs))
-    check, apart, copy = places.check, arguments.apart_from(places), copying(places)
+    check, apart, put = places.check, arguments.apart_from(places), places.put
     fill_given = filling(f, arguments, places, line(*arrays, *given) if one_index else None)
 
     @compiled
@@ -340,23 +339,10 @@ def implementation(ufunc: np.ufunc, xs: tuple[Any, ...], out: Any) -> Any:
         if apart(xs, out):
             fill_given(xs, out)
         else:
-            copy(out, made(xs))
+            put(out, ..., made(xs))
         return out
 
     return into
-
-
-def copying(places: Places) -> Any:
-    @compiled
-    def one(out, y):  # type: ignore[no-untyped-def]
-        out[...] = y
-
-    @compiled
-    def two(out, y):  # type: ignore[no-untyped-def]
-        out[0][...] = y[0]
-        out[1][...] = y[1]
-
-    return one if places.count == 1 else two
 
 
 def unary(ufunc: np.ufunc) -> Any:

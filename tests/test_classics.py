@@ -28,7 +28,7 @@ def command():
 
 
 def pixels(path):
-    image = pytest.importorskip("matplotlib.image").imread(path)
+    image = pytest.importorskip("matplotlib.image", reason="matplotlib isn't installed").imread(path)
     return (image[..., :3] * 255).round().astype(int)
 
 

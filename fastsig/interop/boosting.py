@@ -9,6 +9,13 @@ import numpy as np
 import fastsig
 
 
+def arguments(first: Any, second: Any, weight: Any, container: Any) -> tuple[Any, Any, Any]:
+    """Margins, labels and weights, from either library's two orders: margins and their data, or labels, margins and weights."""
+    if isinstance(second, container):
+        return first, np.asarray(second.get_label()), second.get_weight()
+    return np.asarray(second), np.asarray(first), weight
+
+
 def gradients(margin: Any, label: Any, weight: Any, scale_pos_weight: float, least: float = 0.0) -> tuple[Any, Any]:
     """The first and second derivatives of each row's loss, with its weight.
 

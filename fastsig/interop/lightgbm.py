@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 import fastsig
-from fastsig.interop.boosting import gradients, mean_label
+from fastsig.interop.boosting import arguments, gradients, mean_label
 
 try:
     import lightgbm
@@ -78,11 +78,7 @@ class Binary:
         weight : ndarray, optional
             For the second order.
         """
-        if isinstance(second, lightgbm.Dataset):
-            margin, label, weight = first, second.get_label(), second.get_weight()
-        else:
-            label, margin = np.asarray(first), np.asarray(second)
-        return gradients(margin, np.asarray(label), weight, self.scale_pos_weight)
+        return gradients(*arguments(first, second, weight, lightgbm.Dataset), self.scale_pos_weight)
 
 
 def initial_score(label: Any, weight: Any = None) -> float:

@@ -25,10 +25,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 import fastsig
-from fastsig.interop.boosting import gradients, mean_label
+from fastsig.interop.boosting import arguments, gradients, mean_label
 
 try:
     import xgboost
@@ -81,11 +79,7 @@ class BinaryLogistic:
         sample_weight : ndarray, optional
             For the second order.
         """
-        if isinstance(second, xgboost.DMatrix):
-            margin, label, weight = first, second.get_label(), second.get_weight()
-        else:
-            label, margin, weight = np.asarray(first), np.asarray(second), sample_weight
-        return gradients(margin, label, weight, self.scale_pos_weight, LEAST_HESSIAN)
+        return gradients(*arguments(first, second, sample_weight, xgboost.DMatrix), self.scale_pos_weight, LEAST_HESSIAN)
 
 
 def base_score(label: Any, weight: Any = None, scale_pos_weight: float = 1.0) -> float:
