@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastsig import bench, testing, verify
+from fastsig import plot, testing, verify
+from fastsig.bench import accuracy, command, pictures, results, tables
 from fastsig.kernels import ALIASES, KERNELS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -22,11 +23,13 @@ RESULTS = Path(__file__).parent / "results.json"
 TRAINING = Path(__file__).parent / "training.json"
 
 
+FIGURES = Path(__file__).parent / "figures"
+SHOWN = ("throughput-sigmoid-float32", "peers-float32", "startup")  # of the pictures of speed
 PEERS = ("SciPy", "NumPy", "torch")
 FUSED = "_and_"  # in the names of functions that give two results, each the bits of another function
 
 
-def accuracy() -> str:
+def accuracies() -> str:
     """The contract of what is wide, with what was found and how the others do; a line about the small formats."""
     lines = [
         f"| function | dtype | stated | measured | worst input | {' | '.join(PEERS)} |",
@@ -57,16 +60,16 @@ def accuracy() -> str:
     return "\n".join(lines)
 
 
-def training(results: dict[str, Any]) -> str:
+def training(contests: dict[str, Any]) -> str:
     """The networks' training times, beside the others'; **bold** is over the bar."""
     columns = ("training", "fastsig", "the other", "ratio", "to be at most", "result")
     lines = [f"| {' | '.join(columns)} |", "|---|--:|--:|--:|--:|---|"]
-    for it in results["contests"]:
+    for it in contests["contests"]:
         ratio = f"{it['ratio']:.3f}" if it["ratio"] <= it["bar"] else f"**{it['ratio']:.3f}**"
-        times = bench.human_time(it["seconds"]), f"{it['peer']}: {bench.human_time(it['peer_seconds'])}"
+        times = results.human_time(it["seconds"]), f"{it['peer']}: {results.human_time(it['peer_seconds'])}"
         result = f"{it['result']} {it['ours']:.4g} and {it['theirs']:.4g}"
         lines.append(f"| {it['label']} | {times[0]} | {times[1]} | {ratio} | {it['bar']:g} | {result} |")
-    return "\n".join([*lines, "", f"Medians of {results['rounds']} rounds, the two in turn: {results['machine']}."])
+    return "\n".join([*lines, "", f"Medians of {contests['rounds']} rounds, the two in turn: {contests['machine']}."])
 
 
 def replaced(text: str, marker: str, block: str) -> str:
@@ -78,8 +81,8 @@ def replaced(text: str, marker: str, block: str) -> str:
 
 
 def rewritten() -> str:
-    speed = bench.markdown(json.loads(RESULTS.read_text(encoding="utf-8")))
-    text = replaced(README.read_text(encoding="utf-8"), "accuracy", accuracy())
+    speed = tables.markdown(results.read(RESULTS))
+    text = replaced(README.read_text(encoding="utf-8"), "accuracy", accuracies())
     text = replaced(text, "training", training(json.loads(TRAINING.read_text(encoding="utf-8"))))
     return replaced(text, "benchmark", speed)
 
@@ -89,11 +92,19 @@ def current() -> bool:
     return RESULTS.exists() and README.read_text(encoding="utf-8") == rewritten()
 
 
+def redraw() -> None:
+    """README's pictures."""
+    for name, _, figure in pictures.pictures(results.read(RESULTS)):
+        if name in SHOWN:
+            plot.save(figure, str(FIGURES / f"{name}.png"))
+    plot.save(accuracy.draw("sigmoid", "float32"), str(FIGURES / "accuracy-sigmoid-float32.png"))
+
+
 def measured() -> int:
     """Run the whole benchmark; its exit code."""
     parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
-    return bench.run(parser.parse_args(["--json", str(RESULTS)]))
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(["--json", str(RESULTS)]))
 
 
 def main() -> int:
@@ -107,6 +118,7 @@ def main() -> int:
         print(f"{error}: `python benchmarks/readme.py --run` measures it", file=sys.stderr)
         return 2
     README.write_text(text, encoding="utf-8")
+    redraw()
     return 0
 
 

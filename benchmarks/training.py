@@ -30,7 +30,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier as Peer
 
 import fastsig
-from fastsig import bench, classics, console
+from fastsig import classics, console
+from fastsig.bench.machine import cpu, processors
+from fastsig.bench.results import human_time
 from fastsig.losses import bce_with_logits_loss
 from fastsig.nn import SGD, Adam, MLPClassifier, Network
 
@@ -294,8 +296,8 @@ def row(found: dict[str, Any]) -> list[str]:
     digits = 4 if found["result"] == "accuracy" else 3
     return [
         found["label"],
-        bench.human_time(found["seconds"]),
-        f"{found['peer']}: {bench.human_time(found['peer_seconds'])}",
+        human_time(found["seconds"]),
+        f"{found['peer']}: {human_time(found['peer_seconds'])}",
         f"{found['ratio']:.3f}" if not over else f"**{found['ratio']:.3f}**",
         f"{found['result']} {found['ours']:.{digits}g} and {found['theirs']:.{digits}g}",
     ]
@@ -315,21 +317,21 @@ def threads_of_all(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def machine(threads: int) -> str:
+def described(threads: int) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "numba", "scikit-learn", "torch", "jax"))
-    return f"{bench.cpu()}, {threads} thread{'s' if threads > 1 else ''}, Python {platform.python_version()}, {versions}"
+    return f"{cpu()}, {threads} thread{'s' if threads > 1 else ''}, Python {platform.python_version()}, {versions}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--threads", type=int, default=bench.processors(), help="for each (default: all processors)")
+    parser.add_argument("--threads", type=int, default=processors(), help="for each (default: all processors)")
     parser.add_argument("--only", choices=CONTESTS, nargs="*", default=list(CONTESTS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results there")
     args = parser.parse_args()
     with threads_of_all(args.threads):
         found = [measure(CONTESTS[name](), args.rounds) for name in args.only]
-    results = {"machine": machine(args.threads), "rounds": args.rounds, "contests": found}
+    results = {"machine": described(args.threads), "rounds": args.rounds, "contests": found}
     console.table("Training", COLUMNS, [row(one) for one in found])
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

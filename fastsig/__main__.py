@@ -2,4 +2,5 @@ import sys
 
 from fastsig.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # not in the processes that multiprocessing spawns
+    sys.exit(main())

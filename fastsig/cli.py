@@ -19,7 +19,7 @@ COMMANDS = {
     "train": "the tutorials' networks: XOR, the double moon, the forecast of road traffic",
     "plot": "draw the sigmoid and its derivative",
 }
-MODULES = {"train": "classics"}  # where a command is, if not in the module of its name
+MODULES = {"bench": "bench.command", "train": "classics"}  # where a command is, if not in the module of its name
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -67,8 +67,6 @@ class Finding:
             self.error = float(judged.errors[where])
             self.worst = tuple(float(x[where]).hex() for x in inputs)
         for peer, error in judged.peers.items():
-            if np.isnan(error):
-                continue
             self.peers[peer] = max(error, self.peers.get(peer, 0.0))
 
 
@@ -93,9 +91,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--functions", help="a comma list of functions; all by default")
     parser.add_argument("--dtypes", help=f"a comma list of {', '.join(DTYPES)}; all by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add what was found to this file")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="instead of checking, draw the errors into this directory")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.plot:
+        from fastsig.bench import accuracy
+
+        return accuracy.run(args)
     functions = chosen(args.functions, tuple(KERNELS), "function")
     dtypes = chosen(args.dtypes, DTYPES, "dtype")
     if functions is None or dtypes is None:
@@ -260,7 +263,10 @@ def judge(kernel: Kernel, x: Array | tuple[Array, ...], peers: bool = False) -> 
     true = testing.exact(kernel.name, *operands)
     judged = []
     for output, g, t in zip(kernel.outputs, got, true, strict=True):
-        others = {peer: largest(call, operands, t) for peer, call in rivals(kernel.name, output)} if peers else {}
+        others = {}
+        for peer, call in rivals(kernel.name, output) if peers else ():
+            if (errors := peer_errors(call, operands, t)) is not None:
+                others[peer] = float(errors.max(initial=0.0))
         judged.append(Judged(*relative(kernel, output, operands, g, t), others, count))
     return operands, judged
 
@@ -286,7 +292,7 @@ def relative(kernel: Kernel, output: str, operands: tuple[Array, ...], got: Arra
     allowed = kernel.absolute[output]
     with np.errstate(all="ignore"):
         named = dict(zip(kernel.inputs, (x.astype(true.dtype) for x in operands), strict=True))
-        where = eval(allowed.where, {}, named) & np.isfinite(true)
+        where = where_absolute(kernel, output, named) & np.isfinite(true)
         wrong = where & ~np.isfinite(got)
         size = np.abs(got.astype(true.dtype) - true)[where]
         if allowed.times:  # the last place of a subnormal result isn't in proportion
@@ -296,6 +302,11 @@ def relative(kernel: Kernel, output: str, operands: tuple[Array, ...], got: Arra
             size = np.where(np.isnan(size), 0.0, size)  # nothing for a gradient of zero
         size = size[np.isfinite(got[where])]
     return np.where(wrong, np.inf, np.where(where, 0.0, errors)), float(size.max(initial=0.0))
+
+
+def where_absolute(kernel: Kernel, output: str, named: Mapping[str, Array]) -> Array:
+    """Where the contract is absolute."""
+    return np.asarray(eval(kernel.absolute[output].where, {}, dict(named)))
 
 
 def inputs(kernel: Kernel, dtype: str, exhaustive: bool, count_only: bool = False) -> Iterator[Any]:
@@ -417,15 +428,15 @@ def rivals(name: str, output: str) -> tuple[tuple[str, Call], ...]:
     return tuple(found)
 
 
-def largest(call: Call, operands: tuple[Array, ...], true: Array) -> float:
-    """A peer's largest error where the result is a number, signs of zero aside; NaN where it has no loop for the dtype."""
+def peer_errors(call: Call, operands: tuple[Array, ...], true: Array) -> Array | None:
+    """A peer's errors where the result is a number, signs of zero aside; None where it has no loop for the dtype."""
     with np.errstate(all="ignore"):
         try:
             got = np.asarray(call(*operands))
         except (TypeError, RuntimeError, NotImplementedError):
-            return float("nan")
+            return None
         if got.dtype != operands[0].dtype:
-            return float("nan")
+            return None
         errors = testing.ulp(np.where(got == 0, np.copysign(got, true.astype(got.dtype)), got), true)
     number = np.isfinite(true) & np.all([np.isfinite(x) for x in operands], axis=0)
-    return float(np.where(number, errors, 0.0).max(initial=0.0))
+    return np.where(number, errors, 0.0)
