@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -153,17 +153,22 @@ def use_math(function: str, arrays: Arrays) -> Call:
     return applied(steps, arrays)
 
 
-def use_vectorize(function: str, arrays: Arrays) -> Call:
-    """`@numba.vectorize` round the formula."""
+@cache
+def vectorized(function: str, dtype: str, inputs: int) -> Steps:
     import numba
 
-    dtype = arrays.case.dtype
-    ufunc = numba.vectorize([f"{dtype}({', '.join([dtype] * len(arrays.inputs))})"])(MATH[function])
+    made: Steps = numba.vectorize([f"{dtype}({', '.join([dtype] * inputs)})"])(MATH[function])
+    return made
+
+
+def use_vectorize(function: str, arrays: Arrays) -> Call:
+    """`@numba.vectorize` round the formula."""
+    ufunc = vectorized(function, arrays.case.dtype, len(arrays.inputs))
     return partial(ufunc, *arrays.inputs) if arrays.new else partial(ufunc, *arrays.inputs, arrays.outs[0])
 
 
-def use_parallel(function: str, arrays: Arrays) -> Call:
-    """`@njit(parallel=True)` round a loop over the formula."""
+@cache
+def parallelised(function: str, inputs: int, outputs: int) -> Steps:
     from numba import njit, prange
 
     element = njit(MATH[function])
@@ -185,8 +190,15 @@ def use_parallel(function: str, arrays: Arrays) -> Call:
             y[i], dy[i] = element(x[i], t[i])
 
     loops = {(1, 1): one_to_one, (2, 1): two_to_one, (1, 2): one_to_two, (2, 2): two_to_two}
-    loop = njit(parallel=True)(loops[len(arrays.case.inputs), len(arrays.case.outputs)])
-    return applied(lambda *given: loop(*given[: len(arrays.case.inputs) + len(arrays.case.outputs)]), arrays)
+    made: Steps = njit(parallel=True)(loops[inputs, outputs])
+    return made
+
+
+def use_parallel(function: str, arrays: Arrays) -> Call:
+    """`@njit(parallel=True)` round a loop over the formula."""
+    inputs, outputs = len(arrays.case.inputs), len(arrays.case.outputs)
+    loop = parallelised(function, inputs, outputs)
+    return applied(lambda *given: loop(*given[: inputs + outputs]), arrays)
 
 
 @contextmanager

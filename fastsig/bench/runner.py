@@ -43,7 +43,7 @@ class Plan:
     limit: float  # seconds after which no further case is begun
 
 
-QUICK = Plan(3, 15, 0.15, 12)
+QUICK = Plan(3, 15, 0.1, 10)
 FULL = Plan(5, 51, 1.0, 420)
 
 
