@@ -29,7 +29,6 @@ REGISTERS = 4  # of each value in a wide step; lanes.py has the measurement
 ALIGN = 4096  # elements from which on a first, partial step to a line's beginning pays (2.5 % at 65,536)
 LONG = 256  # elements from which on changing the processor's mode is worth its 20 ns
 AHEAD = 2048  # bytes to prefetch ahead of a streaming loop: 64 Mi float32 on two threads take 0.204 ns an element for 0.395
-PAGE, NEAR = 4096, 1024  # bytes: streams past the caches that keep within a quarter page of one another wait for one another
 BUFFER = 1024  # bytes of each array that a strided call gathers at a time; the stack grows by less than a page
 
 
@@ -165,6 +164,9 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
     inputs, arrays, last, narrow = plan.inputs, plan.arrays, plan.last, plan.narrow
     work = 1 if "y" in kernel.inputs else 4  # for each byte, roughly: the functions of y are soon done
     flush = not kernel.needs_subnormals
+    # Only where a store fills a line. Lines that are combined of two came to a standstill, in some processes and not in others:
+    # Zen 3, 16 Mi float32, sigmoid on one thread 72 ms for 18, its value and gradient on two 43 for 11; and gained nothing else.
+    can_stream = register == line
     piece = BUFFER // size
     space = arrays * BUFFER
 
@@ -198,14 +200,6 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
                     j += 1
             i += count
 
-    @jit(intp, returns=boolean)
-    def apart(distance):  # type: ignore[no-untyped-def]
-        """Whether two outputs so far apart can be written past the caches: their lines begin together, and they don't get into
-        each other's way: 64 to 256 bytes apart in their pages, 3 GB/s on one thread; further, or not at all, 27; plainly 14.
-        """
-        within = distance % PAGE
-        return within % line == 0 and (within == 0 or NEAR <= within <= PAGE - NEAR)
-
     @jit(intp, intp, intp, intp, boolean)
     def stretch(args, steps, i, n, streaming):  # type: ignore[no-untyped-def]
         """Elements i to n, in a floating-point mode of our own."""
@@ -217,7 +211,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
             strided(args, steps, i, n)
         else:
             p = lanes.addresses(narrow, args)
-            whole(p, i, n, streaming and apart(p[arrays - 1] - p[inputs]))
+            whole(p, i, n, streaming and (p[inputs] - p[arrays - 1]) % line == 0)
         lanes.restore_float_mode(mode)
 
     @jit(intp, intp, intp, returns=boolean)
@@ -232,17 +226,18 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
                 found = found or not (apart or (x == y and dx == dy))
         return found
 
+    @jit(intp, intp, returns=boolean)
+    def past_caches(n, data):  # type: ignore[no-untyped-def]
+        """Whether a call is to write past the caches."""
+        return can_stream and n * size * arrays >= lanes.word(data, STREAM)
+
     @jit(intp, intp, intp, intp)
     def share(args, steps, n, data):  # type: ignore[no-untyped-def]
-        """One thread's part: all are equal, in whole cache lines of elements; past the caches in pages, and each beginning at
-        another place in its page: threads that write side by side in theirs got stuck at a fifth of the speed, at random."""
+        """One thread's part: all are equal, in whole cache lines of elements."""
         thread = lanes.call_address(lanes.word(data, THREAD))
         threads = lanes.call_address(lanes.word(data, THREADS))
-        streaming = n * size * arrays >= lanes.word(data, STREAM)
-        unit, shift = (PAGE // size, PAGE // size // threads // line * line) if streaming else (line, 0)
-        part = ((n + threads - 1) // threads + unit - 1) // unit * unit
-        last = (thread + 1) * (part + shift) if thread + 1 < threads else n
-        stretch(args, steps, min(n, thread * (part + shift)), min(n, last), streaming)
+        part = ((n + threads - 1) // threads + line - 1) // line * line
+        stretch(args, steps, min(n, thread * part), min(n, (thread + 1) * part), past_caches(n, data))
 
     def loop(args, dims, steps, data):  # type: ignore[no-untyped-def]
         a, s, d, n = lanes.address_of(args), lanes.address_of(steps), lanes.address_of(data), dims[0]
@@ -256,7 +251,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
             lanes.team(share, lanes.word(d, START), lanes.word(d, LIMIT), a, s, n, d)
             lanes.release(d + 8 * BUSY)
         else:
-            stretch(a, s, 0, n, extent >= lanes.word(d, STREAM))
+            stretch(a, s, 0, n, past_caches(n, d))
 
     return loop
 
