@@ -165,7 +165,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
     work = 1 if "y" in kernel.inputs else 4  # for each byte, roughly: the functions of y are soon done
     flush = not kernel.needs_subnormals
     # Only where a store fills a line. Lines that are combined of two came to a standstill, in some processes and not in others:
-    # Zen 3, 16 Mi float32, sigmoid on one thread 72 ms for 18, its value and gradient on two 43 for 11; and gained nothing else.
+    # Zen 3, 16 Mi float32, sigmoid on one thread 72 ms for 18, its value and gradient on two 43 for 11; and gained nothing.
     can_stream = register == line
     piece = BUFFER // size
     space = arrays * BUFFER

@@ -43,8 +43,8 @@ class Plan:
     limit: float  # seconds after which no further case is begun
 
 
-QUICK = Plan(3, 15, 0.1, 10)
-FULL = Plan(5, 51, 1.0, 420)
+QUICK = Plan(3, 15, 0.1, 12)
+FULL = Plan(5, 41, 0.6, 490)
 
 
 @dataclass(frozen=True)
