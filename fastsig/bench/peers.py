@@ -206,7 +206,7 @@ def numba_threads(n: int) -> Iterator[None]:
     import numba
 
     before = numba.get_num_threads()
-    numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(n)  # ValueError, if NUMBA_NUM_THREADS has fewer
     try:
         yield
     finally:
@@ -225,13 +225,7 @@ def applied(steps: Steps, arrays: Arrays, empty: Callable[[], Any] | None = None
     spares = 0 if case.function in SINGLE else 1
     inputs = arrays.inputs
     if arrays.new:
-
-        def anew() -> list[Any]:
-            made = [make() for _ in case.outputs]
-            steps(*inputs, *made, *(make() for _ in range(spares)))
-            return made
-
-        return anew
+        return anew(steps, inputs, make, len(case.outputs), spares)
     spare = [arrays.spare()] if spares else []
     if case.layout == IN_PLACE and case.function in LATER and not empty:
         aside = arrays.empty()
@@ -242,6 +236,32 @@ def applied(steps: Steps, arrays: Arrays, empty: Callable[[], Any] | None = None
 
         return by_way
     return partial(steps, *inputs, *arrays.outs, *spare)
+
+
+def anew(steps: Steps, inputs: Sequence[Any], make: Callable[[], Any], outputs: int, spares: int) -> Call:
+    """The steps into new arrays: as little besides as can be, for it is timed."""
+
+    def one() -> Any:
+        y = make()
+        steps(*inputs, y)
+        return y
+
+    def one_by_way() -> Any:
+        y = make()
+        steps(*inputs, y, make())
+        return y
+
+    def two() -> Any:
+        y, dy = make(), make()
+        steps(*inputs, y, dy)
+        return y, dy
+
+    def two_by_way() -> Any:
+        y, dy = make(), make()
+        steps(*inputs, y, dy, make())
+        return y, dy
+
+    return {(1, 0): one, (1, 1): one_by_way, (2, 0): two, (2, 1): two_by_way}[outputs, spares]
 
 
 LATER = ("sigmoid_derivative", "silu_grad")  # their steps need the input after they have begun to write the output
@@ -533,7 +553,7 @@ def use_numexpr(function: str, arrays: Arrays) -> Call:
 def numexpr_threads(n: int) -> Iterator[None]:
     import numexpr
 
-    before = numexpr.set_num_threads(min(n, numexpr.MAX_THREADS))
+    before = numexpr.set_num_threads(n)  # ValueError, if NUMEXPR_MAX_THREADS has fewer
     try:
         yield
     finally:
@@ -563,6 +583,7 @@ def of_tensor(result: Any) -> Array:
 def use_torch(function: str, arrays: Arrays) -> Call:
     """The operations that torch's autograd calls forward and backward, without the graph."""
     import torch
+    from torch.nn import functional
 
     aten, sigmoid = torch.ops.aten, torch.sigmoid
     sigmoid_back, tanh_back = aten.sigmoid_backward.grad_input, aten.tanh_backward.grad_input
@@ -570,6 +591,8 @@ def use_torch(function: str, arrays: Arrays) -> Call:
     softplus = partial(aten.softplus.out, beta=1, threshold=20)  # torch's defaults: from 20 on it takes x for the result
     log_sigmoid, log_sigmoid_back = aten.log_sigmoid_forward.output, aten.log_sigmoid_backward.grad_input
     bce = partial(aten.binary_cross_entropy_with_logits.out, reduction=0)  # none
+    new = {"sigmoid": sigmoid, "tanh": torch.tanh, "logit": torch.logit}
+    new |= {"silu": functional.silu, "softplus": functional.softplus, "log_sigmoid": functional.logsigmoid}
     inputs, outs = [*map(tensor, arrays.inputs)], [*map(tensor, arrays.outs)]
     ones = torch.ones_like(inputs[0]) if function in ONES else None
     steps: dict[str, Steps] = {
@@ -617,6 +640,8 @@ def use_torch(function: str, arrays: Arrays) -> Call:
             sigmoid_back(ones, s, grad_input=ddx),
         ),
     }
+    if arrays.new and function in new:
+        return partial(new[function], *inputs)
     tensors = Tensors(arrays.case, tuple(inputs), tuple(outs), arrays.spares)
     return applied(steps[function], tensors, partial(torch.empty_like, inputs[0]))
 
@@ -678,8 +703,10 @@ def use_jax(function: str, arrays: Arrays) -> Call:
         "bce_with_logits_grad_and_hess": grad_and_hess,
     }
     compiled = jax.jit(functions[function])
-    inputs = [jax.device_put(array) for array in arrays.inputs]
-    return lambda: jax.block_until_ready(compiled(*inputs))
+    inputs = [jax.device_put(array, jax.devices("cpu")[0]) for array in arrays.inputs]
+    if len(arrays.case.outputs) == 1:
+        return lambda: compiled(*inputs).block_until_ready()
+    return lambda: [result.block_until_ready() for result in compiled(*inputs)]
 
 
 def use_sklearn(function: str, arrays: Arrays) -> Call:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import random
 import signal
 import statistics
 import time
@@ -94,8 +95,8 @@ def work(request: Request, sender: Any, signs: Signs) -> None:
         else:
             try:
                 measure(case, present, request, tell, signs)
-            except MemoryError as error:
-                tell("skipped", (case.label, f"not enough memory: {error}"))
+            except Exception as error:  # not of a peer's making: no memory, no input
+                tell("skipped", (case.label, in_words(error)))
         tell("advance", (estimate(case, request.plan), case.label))
     tell("end", None)
 
@@ -131,10 +132,8 @@ def measure(case: Case, present: Sequence[Peer], request: Request, tell: Callabl
     taking = [peer for peer in present if not declined[peer.name]]
     with ExitStack() as stack:
         stack.enter_context(np.errstate(all="ignore"))
-        for peer in taking:
-            if peer.threads:
-                stack.enter_context(peer.threads(case.threads))
-        timers, errors = prepared(taking, arrays, signs)
+        errors = limited(taking, case.threads, stack, signs)
+        timers = prepared([peer for peer in taking if peer.name not in errors], arrays, errors, signs)
         samples = turns(timers, errors, request.plan, signs)
     signs[PEER] = NOBODY
     for name, why in declined.items():
@@ -162,9 +161,22 @@ def reason(peer: Peer, case: Case, request: Request) -> str:
 Timers = dict[str, tuple[timeit.Timer, int]]
 
 
-def prepared(taking: Iterable[Peer], arrays: Arrays, signs: Signs) -> tuple[Timers, dict[str, str]]:
-    """The timers of the peers, compiled, warm and checked, each with its number of repeats; and what went wrong."""
-    timers, errors = {}, {}
+def limited(taking: Iterable[Peer], threads: int, stack: ExitStack, signs: Signs) -> dict[str, str]:
+    """Tell all peers how many threads to use; who can't, and why."""
+    errors = {}
+    for peer in taking:
+        if peer.threads:
+            signs[PEER] = number_of(peer)
+            try:
+                stack.enter_context(peer.threads(threads))
+            except Exception as failure:
+                errors[peer.name] = in_words(failure)
+    return errors
+
+
+def prepared(taking: Iterable[Peer], arrays: Arrays, errors: dict[str, str], signs: Signs) -> Timers:
+    """Timers of the peers, compiled, warm and checked, with their numbers of repeats; what goes wrong goes into `errors`."""
+    timers = {}
     for peer in taking:
         if signs[STOP]:
             break
@@ -180,7 +192,7 @@ def prepared(taking: Iterable[Peer], arrays: Arrays, signs: Signs) -> tuple[Time
         signs[PULSE] += 1
         if error:
             errors[peer.name] = error
-    return timers, errors
+    return timers
 
 
 def calibrated(timer: timeit.Timer) -> int:
@@ -192,13 +204,14 @@ def calibrated(timer: timeit.Timer) -> int:
 
 
 def turns(timers: Timers, errors: dict[str, str], plan: Plan, signs: Signs) -> dict[str, list[float]]:
-    """The times of the rounds; each round begins with another peer, so that none always follows the same one."""
+    """The times of the rounds, each in an order of its own, so that none always follows the same one."""
     begin, order = time.perf_counter(), list(timers)
     samples: dict[str, list[float]] = {name: [] for name in order}
     numbers = {name: number_of(peers.named(name)) for name in order}
     for done in range(plan.most):
         if done >= plan.least and time.perf_counter() - begin > plan.seconds:
             break
+        random.Random(done).shuffle(order)
         for name in tuple(order):
             if signs[STOP]:
                 return samples
@@ -210,7 +223,6 @@ def turns(timers: Timers, errors: dict[str, str], plan: Plan, signs: Signs) -> d
                 errors[name] = in_words(failure)
                 order.remove(name)
             signs[PULSE] += 1
-        order = order[1:] + order[:1]
     return samples
 
 
