@@ -50,15 +50,15 @@ def one_run(tree: Path, into: Path, options: Sequence[str]) -> dict[Name, Time]:
 
 
 def joined(runs: Sequence[dict[Name, Time]]) -> dict[Name, Time]:
-    """One time for each row that all runs have."""
-    rows = [name for name in runs[0] if all(name in run for run in runs)]
-    return {
-        name: Time(
-            statistics.median(run[name].seconds for run in runs),
-            statistics.median(run[name].spread for run in runs),
-        )
-        for name in rows
-    }
+    """One time for each row that all runs have; its spread is that of the rounds or of the runs, whichever is larger."""
+    found = {}
+    for name in runs[0]:
+        if all(name in run for run in runs):
+            seconds = [run[name].seconds for run in runs]
+            middle = statistics.median(seconds)
+            apart = statistics.median(abs(it - middle) for it in seconds)
+            found[name] = Time(middle, max(apart, statistics.median(run[name].spread for run in runs)))
+    return found
 
 
 def main() -> int:

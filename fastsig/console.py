@@ -50,6 +50,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     """Print rows under their columns, numbers to the right."""
     try:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
     except ImportError:
         widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
@@ -64,11 +65,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     console = Console()
     width = console.width if console.is_terminal else max(console.width, 200)
     for group in fitting([columns, *rows], width):
-        shown = Table(title=title, title_justify="left")
+        shown = Table(title=escape(title), title_justify="left")
         for k in group:
-            shown.add_column(columns[k], justify="left" if k == 0 else "right", no_wrap=True)
+            shown.add_column(escape(columns[k]), justify="left" if k == 0 else "right", no_wrap=True)
         for row in rows:
-            shown.add_row(*(row[k] for k in group))
+            shown.add_row(*(escape(row[k]) for k in group))
         Console(width=width).print(shown)
 
 

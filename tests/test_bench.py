@@ -351,7 +351,7 @@ def test_no_loss_no_words(capsys):
     assert "**0" not in (text := tables.markdown(found))
     assert "Slower" not in text
     tables.report(found)
-    assert "slower in 0 of" in capsys.readouterr().out
+    assert "in 0 of" in capsys.readouterr().out
 
 
 def test_a_missed_bar_is_marked():
@@ -371,6 +371,22 @@ def test_wide_tables_are_not_cut_off(width):
     for group in groups:
         assert group[0] == 0
         assert sum(max(len(line[k]) for line in columns) + 3 for k in group) + 1 <= width
+
+
+def test_nothing_is_lost_silently():
+    found = made_up(slower=0.5)
+    assert tables.lost(found).startswith("fastsig is slower, by 1 % or more, in 0 of")
+    case = next(iter(found.cases))
+    found.add(Row(case, "fastsig", None, None, 0, 0, 8, "wrong"))
+    assert tables.lost(found).endswith("It failed in 1 cases.")
+    assert tables.lost(Results()) == "Nothing was compared."
+
+
+def test_cases_without_memory_are_told(monkeypatch):
+    monkeypatch.setattr(machine, "free_memory", lambda: 1 << 20)
+    assert runner.impossible(Case("sigmoid", "float32", 1 << 20, 1)) == "needs 8 MiB of memory, 1 are free"
+    assert runner.impossible(Case("sigmoid", "float32", 1 << 10, 1)) == ""
+    assert runner.impossible(Case("silu", "float32", 1 << 10, 1, IN_PLACE)) != ""
 
 
 # --- two runs ----------------------------------------------------------------------------------------------------------

@@ -154,7 +154,9 @@ def test_caches_are_plausible():
 
 def chosen(monkeypatch, *programs):
     monkeypatch.setattr(startup, "PROGRAMS", programs)
-    return {(row["what"], row["package"]): row for row in startup.startup(True, lambda seconds, what: None)}
+    found = []
+    startup.startup(True, lambda seconds, what: None, found)
+    return {(row["what"], row["package"]): row for row in found}
 
 
 def by_name(what, package):
@@ -218,7 +220,8 @@ def test_startup_has_a_new_and_a_kept_cache(monkeypatch, tmp_path):
 def test_every_program_runs(monkeypatch):
     monkeypatch.setattr(startup, "MOST", 1)
     monkeypatch.setitem(startup.LIMIT, False, 600.0)
-    rows = startup.startup(False, lambda seconds, what: None)
+    rows = []
+    startup.startup(False, lambda seconds, what: None, rows)
     assert len(rows) == len(startup.PROGRAMS)
     for row in rows:
         assert row["error"] in ("", "not installed"), row

@@ -81,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
         with console.progress("Measuring", OPENING + runner.estimated(request) + ENDING[args.quick]) as advance:
             runner.run(request, results, advance)
             if args.peers == tuple(peer.name for peer in ALL_PEERS):
-                results.startup = startup.startup(args.quick, advance)
+                startup.startup(args.quick, advance, results.startup)
+            else:
+                results.skip("start-up", "measured where all peers take part")
     except KeyboardInterrupt:
         results.interrupted = True
     except RuntimeError as error:
@@ -100,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 def prepared(args: argparse.Namespace) -> dict[compare.Name, compare.Time]:
     """What is compared with; all that would otherwise be missing or wrong after the last measurement is told now."""
-    if not find_spec("sklearn"):
+    if not find_spec("sklearn"):  # broken, it has its say in the worker
         raise ImportError("the benchmark's input is made with scikit-learn: pip install 'fastsig[bench]'")
     for option, library in (("plot", "matplotlib"), ("html", "matplotlib"), ("html", "jinja2")):
         if getattr(args, option) and not find_spec(library):
@@ -121,7 +123,8 @@ def must_be_writable(path: Path) -> None:
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(f"{path} can't be written")
     try:
-        tempfile.TemporaryFile(dir=path.parent).close()
+        if not path.exists():
+            tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise type(error)(f"{path} can't be written: {error.strerror}") from None
 
@@ -134,16 +137,18 @@ def finish(args: argparse.Namespace, results: Results, earlier: dict[compare.Nam
         nonlocal failed
         try:
             write()
-        except OSError as error:
+        except KeyboardInterrupt:
+            results.interrupted = True
+        except Exception as error:  # whatever it is, the other files are still to be written
             failed = True
-            print(f"can't write the results: {error}", file=sys.stderr)
+            print(f"can't write the results: {type(error).__name__}: {error}", file=sys.stderr)
 
     if args.json:
         keep(lambda: write_json(results, args.json))
     if args.csv:
         keep(lambda: write_csv(results, args.csv))
     tables.report(results)
-    if earlier:
+    if args.compare:
         report_changes(results, earlier)
     if args.plot:
         from fastsig.bench import pictures

@@ -15,6 +15,7 @@ from fastsig.bench.results import Results
 
 FLOOR = 0.03  # relative: two runs of the same code on an idle machine differ by as much
 SIGMA = 1.4826  # of normal errors, over their median absolute deviation
+LEAST = 3  # rounds
 WIDTH = 3  # sigmas: what is beyond is no noise
 Name = tuple[str, str]  # a case, and who was timed in it
 
@@ -50,21 +51,27 @@ def verdicts(old: Mapping[Name, Time], new: Mapping[Name, Time], ours: str = "fa
     """
     judged = []
     for name in [name for name in new if name in old and name[1] == ours]:
-        others = [new[it].seconds / old[it].seconds for it in new if it in old and it[0] == name[0] and it[1] != ours]
+        peers = [it for it in new if it in old and it[0] == name[0] and it[1] != ours]
+        others = [new[it].seconds / old[it].seconds for it in peers]
         drift = statistics.median(others) if others else 1.0
         apart = SIGMA * statistics.median(abs(it / drift - 1) for it in others) if others else 0.0
-        rounds = [SIGMA * time.spread / time.seconds for time in (old[name], new[name])]
-        noise = max(FLOOR, WIDTH * math.hypot(apart, *rounds))
+        theirs = SIGMA * statistics.median(spread_of(it, old, new) for it in peers) if peers else 0.0
+        noise = max(FLOOR, WIDTH * math.hypot(apart, theirs, SIGMA * spread_of(name, old, new)))
         judged.append(Verdict(name, old[name].seconds, new[name].seconds, new[name].seconds / old[name].seconds / drift, noise))
     return judged
 
 
+def spread_of(name: Name, old: Mapping[Name, Time], new: Mapping[Name, Time]) -> float:
+    """The relative spread of a row's rounds in both runs."""
+    return math.hypot(*(time.spread / time.seconds for time in (old[name], new[name])))
+
+
 def times(measured: Results) -> dict[Name, Time]:
-    """Those of a run of `python -m fastsig bench`."""
+    """Those of a run of `python -m fastsig bench`; what had too few rounds, as when it was interrupted, doesn't count."""
     return {
         (case.label, peer): Time(row.seconds, row.spread)
         for (case, peer), row in measured.rows.items()
-        if row.seconds is not None and row.spread is not None
+        if row.seconds is not None and row.spread is not None and row.rounds >= LEAST
     }
 
 
@@ -85,7 +92,10 @@ def read(path: Path) -> dict[Name, Time]:
     except ValueError as error:
         raise ValueError(f"{path} holds no JSON: {error}") from None
     if isinstance(record, dict) and "benchmarks" in record:
-        return times_of_pytest(record)
+        try:
+            return times_of_pytest(record)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} holds no results of pytest-benchmark: {error}") from None
     return times(results.read(path))
 
 

@@ -337,8 +337,7 @@ def limits(threads: int, quick: bool, advance: Advance) -> list[dict[str, Any]]:
     tell = telling(advance)
     tell("loops that only move data")
     found = ways(threads)
-    free = free_memory()
-    sizes = [size for size in (QUICK if quick else FULL) if free is None or room(size) <= free]
+    sizes = fitting(quick)
     space = np.ones(room(max(sizes, default=0)), np.uint8)  # touched, so that no page is new to any
     rows = []
     for size in sizes:
@@ -351,6 +350,12 @@ def limits(threads: int, quick: bool, advance: Advance) -> list[dict[str, Any]]:
             measured = {"seconds": middle, "spread": spread, "rounds": len(taken), "bytes": bytes, "rate": bytes / middle / 1e9}
             rows.append({**asdict(way), "size": size, "dtype": STORAGE, **measured})
     return rows
+
+
+def fitting(quick: bool) -> list[int]:
+    """The sizes that there is memory for."""
+    free = free_memory()
+    return [size for size in (QUICK if quick else FULL) if free is None or room(size) <= free]
 
 
 def turns(runs: Mapping[Way, Callable[[int], None]], seconds: float, tell: Callable[[], None]) -> dict[Way, list[float]]:

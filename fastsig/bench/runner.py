@@ -28,6 +28,7 @@ from fastsig.bench.results import Results, Row
 
 TIMING = 1e-3  # seconds: a shorter timing is repeated until it takes as long
 PATIENCE = 120.0  # seconds without a sign of life after which a peer is given up
+DEATHS = 2  # functions in which a peer may bring the process down before it is left out of all
 GRACE = 10.0  # seconds in which an interrupted case is to be brought to an end
 BRIEF = "sigmoid"  # the function in which a quick run waits for every peer
 NOBODY = -1
@@ -72,6 +73,9 @@ def work(request: Request, sender: Any, signs: Signs) -> None:
         sender.send((kind, value))
 
     registered = [peer for peer in peers.ALL_PEERS if peer.name in (*ALWAYS, *request.peers)]
+    for name in request.peers:
+        if name not in (peer.name for peer in registered):
+            tell("peer", (name, "not registered where this process sees it: at the top of a module, not under `if __name__`"))
     present = []
     for peer in registered:
         signs[PEER] = number_of(peer)
@@ -83,13 +87,15 @@ def work(request: Request, sender: Any, signs: Signs) -> None:
     if request.machine:
         tell("machine", machine.described(request.threads))
         tell("limits", machine.limits(request.threads, request.quick, lambda seconds, what: tell("advance", (seconds, what))))
+        for size in {*(machine.QUICK if request.quick else machine.FULL)} - {*machine.fitting(request.quick)}:
+            tell("skipped", (f"the machine's limits at {size:,} elements", "not enough memory"))
     begin = time.perf_counter()
     for number, case in enumerate(request.cases):
         if signs[STOP]:
             break
         tell("begin", number)
         over = time.perf_counter() - begin > request.plan.limit
-        why = f"no time left, {request.plan.limit:.0f} s are over" if over else impossible(case)
+        why = "no time left" if over else impossible(case)
         if why:
             tell("skipped", (case.label, why))
         else:
@@ -111,8 +117,8 @@ def impossible(case: Case) -> str:
     if why := case.impossible or unsupported(case.dtype):
         return why
     if free is not None and case.memory > free:
-        needed, there = (f"{size / MEBI:,.0f} MiB" for size in (case.memory, free))
-        return f"needs {needed} of memory, {there} are free"
+        needed, there = (f"{size / MEBI:,.0f}" for size in (case.memory, free))
+        return f"needs {needed} MiB of memory, {there} are free"
     return ""
 
 
@@ -279,7 +285,10 @@ def past(request: Request, case: Case, guilty: str | None, error: str, results: 
         results.skip(case.label, f"the process {error}")
         return replace(request, cases=rest[1:], machine=False)
     results.add(Row(case, guilty, None, None, 0, 0, case.traffic(), f"the process {error}"))
-    return replace(request, cases=rest, machine=False, without=request.without | {(guilty, case.function)})
+    without = request.without | {(guilty, case.function)}
+    if sum(name == guilty for name, _ in without) >= DEATHS:
+        without |= {(guilty, other.function) for other in rest}
+    return replace(request, cases=rest, machine=False, without=without)
 
 
 @dataclass
@@ -325,7 +334,7 @@ def listen(worker: Any, receiver: Any, signs: Signs, take: Callable[[tuple[str, 
                 worker.kill()
                 worker.join()
                 return f"gave no answer in {PATIENCE:g} s"
-        except EOFError:
+        except (EOFError, OSError):
             worker.join()
             code = worker.exitcode
             return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -343,7 +352,7 @@ def stopped(worker: Any, receiver: Any, signs: Signs, take: Callable[[tuple[str,
             while time.monotonic() < until:
                 if receiver.poll(0.1):
                     take(receiver.recv())
-        except EOFError:
+        except (EOFError, OSError):
             pass
         raise
     finally:

@@ -78,29 +78,34 @@ PROGRAMS = (
 )
 
 
-def startup(quick: bool, advance: Advance) -> list[dict[str, Any]]:
-    """What each program takes: a row each. One whose package isn't installed, that fails or was left out says so in "error".
+def startup(quick: bool, advance: Advance, rows: list[dict[str, Any]]) -> None:
+    """What each program takes: a row each, put into `rows`, also where it is interrupted.
 
-    fastsig's ordinary first result is with this user's own cache, once the loop is in it. `advance` gets the seconds that have
-    passed since it was called before, and what is being done.
+    One whose package isn't installed, that fails or was left out says so in "error". fastsig's ordinary first result is with
+    this user's own cache, once the loop is in it. `advance` gets the seconds that have passed since it was called before, and
+    what is being done.
     """
     begin, tell = time.perf_counter(), telling(advance)
     samples: dict[Program, list[float]] = {program: [] for program in PROGRAMS}
     errors = {program: unavailable(program) for program in PROGRAMS}
     waiting = {program for program in PROGRAMS if program.prepared}
-    with tempfile.TemporaryDirectory(prefix="fastsig-startup-") as folder:
-        for program in order(quick):
-            for counts in (False, True) if program in waiting else (True,):
-                left = LIMIT[quick] - (time.perf_counter() - begin)
-                if errors[program] or median(samples[program] or [program.seconds]) > left:
-                    break
-                tell(f"{program.what}, {program.package}")
-                seconds, errors[program] = run(program, Path(folder), left)
-                if counts and not errors[program]:
-                    samples[program].append(seconds)
-                waiting.discard(program)
-    tell("")
-    return [row(program, samples[program], errors[program], quick) for program in PROGRAMS]
+    why = "interrupted"
+    try:
+        with tempfile.TemporaryDirectory(prefix="fastsig-startup-") as folder:
+            for program in order(quick):
+                for counts in (False, True) if program in waiting else (True,):
+                    left = LIMIT[quick] - (time.perf_counter() - begin)
+                    if errors[program] or median(samples[program] or [program.seconds]) > left:
+                        break
+                    tell(f"{program.what}, {program.package}")
+                    seconds, errors[program] = run(program, Path(folder), left)
+                    if counts and not errors[program]:
+                        samples[program].append(seconds)
+                    waiting.discard(program)
+        why = f"left out: no time for it in {LIMIT[quick]:g} s"
+        tell("")
+    finally:
+        rows += [row(program, samples[program], errors[program] or why) for program in PROGRAMS]
 
 
 def order(quick: bool) -> Iterator[Program]:
@@ -157,10 +162,9 @@ def search_path() -> str:
     return os.pathsep.join(given if own in (*given, *site.getsitepackages(), site.getusersitepackages()) else [own, *given])
 
 
-def row(program: Program, samples: list[float], error: str, quick: bool) -> dict[str, Any]:
+def row(program: Program, samples: list[float], error: str) -> dict[str, Any]:
+    """Its times, or why there are none."""
     middle = median(samples) if samples else None
     spread = median(abs(seconds - middle) for seconds in samples) if middle is not None else None
-    if not samples and not error:
-        error = f"left out: no time for it in {LIMIT[quick]:g} s"
     found = {"what": program.what, "package": program.package, "seconds": middle, "spread": spread}
-    return {**found, "rounds": len(samples), "error": error}
+    return {**found, "rounds": len(samples), "error": "" if samples else error}

@@ -17,6 +17,8 @@ LEGEND = "Ratios are fastsig's time over the peer's; ! marks a loss."
 
 def limit_rate(results: Results, case: Case) -> float | None:
     """GB/s: how fast its arrays can be read and written at all, in any way and on no more threads, without a computation."""
+    if case.threads not in {it["threads"] for it in results.limits}:
+        return None  # it was measured on one thread and on all
     read, written = len(case.inputs), len(case.outputs)
     counts = {it["threads"] for it in results.limits if it["threads"] <= case.threads}
     rates = (machine.limit(results.limits, read, written, count, case.traffic()) for count in counts)
@@ -106,7 +108,11 @@ def start_rows(results: Results) -> list[list[str]]:
 
 def lost(results: Results) -> str:
     """How many comparisons there are, and are lost."""
-    return f"fastsig is slower in {len(results.losses)} of {len(results.comparisons)} comparisons."
+    if not results.comparisons:
+        return "Nothing was compared."
+    failed = sum(bool(row.error) for row in results.rows.values() if row.peer == "fastsig")
+    told = f"fastsig is slower, by 1 % or more, in {len(results.losses)} of {len(results.comparisons)} comparisons."
+    return f"{told} It failed in {failed} cases." if failed else told
 
 
 def report(results: Results) -> None:
