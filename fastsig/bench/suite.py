@@ -87,6 +87,7 @@ def all_cases(threads: int) -> list[Case]:
     """Everything: the bars' first, then the sigmoid at all sizes and numbers of threads, its family at some, in new arrays, and
     the derived forms at one size."""
     cases = needed(threads)
+    cases += [Case("sigmoid", "float32", size, n) for size in (MEBI, LARGEST["float32"]) for n in doublings(threads)]
     for dtype in WIDE:
         sizes = {size for size in (*DECADES, CACHED, MEBI, LARGEST[dtype]) if size <= LARGEST[dtype] or dtype == "float32"}
         cases += [Case("sigmoid", dtype, size, threads) for size in sorted(sizes)]
@@ -94,7 +95,6 @@ def all_cases(threads: int) -> list[Case]:
         cases += [Case("sigmoid", dtype, size, threads, NEW) for size in (1, 1000, LARGEST[dtype])]
         cases += [Case(f, dtype, MEBI, threads, NEW) for f in (*FAMILY, "sigmoid_value_and_grad")]
         cases += [Case(f, dtype, CACHED, 1) for f in FUNCTIONS]
-    cases += [Case("sigmoid", "float32", size, n) for size in (MEBI, LARGEST["float32"]) for n in doublings(threads)]
     return list(dict.fromkeys(cases))
 
 
