@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ PLACES = [
 
 def checked(peer, case):
     arrays = cases.make_arrays(case)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), peer.threads(case.threads) if peer.threads else nullcontext():
         call = peer.prepare(case.function, arrays)
         return cases.check(call, arrays, peer.as_array)
 

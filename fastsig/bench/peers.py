@@ -674,8 +674,6 @@ def use_jax(function: str, arrays: Arrays) -> Call:
     from jax import nn
     from jax.scipy.special import logit
 
-    jax.config.update("jax_enable_x64", True)  # its float64 would be float32
-
     def bce(x: Any, t: Any) -> Any:
         return -t * nn.log_sigmoid(x) - (1 - t) * nn.log_sigmoid(-x)
 
@@ -709,6 +707,19 @@ def use_jax(function: str, arrays: Arrays) -> Call:
     return lambda: [result.block_until_ready() for result in compiled(*inputs)]
 
 
+@contextmanager
+def jax_with_doubles(n: int) -> Iterator[None]:
+    """Its float64 is float32 by default. How many threads it uses can't be said."""
+    import jax
+
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
 def use_sklearn(function: str, arrays: Arrays) -> Call:
     """The losses behind scikit-learn's linear models and boosting."""
     from sklearn._loss import HalfBinomialLoss
@@ -734,7 +745,7 @@ class Peer:
     title: str
     prepare: Callable[[str, Arrays], Call]
     package: str = "numpy"  # what it needs
-    threads: Callable[[int], AbstractContextManager[None]] | None = None  # sets their number; None: it has but one
+    threads: Callable[[int], AbstractContextManager[None]] | None = None  # round all calls: sets their number
     functions: Sequence[str] = FUNCTIONS  # what it has a counterpart of
     dtypes: Sequence[str] = WIDE
     layouts: Sequence[str] = LAYOUTS
@@ -773,7 +784,7 @@ ALL_PEERS = [
     Peer("vectorize", "@vectorize", use_vectorize, "numba", functions=ONE_OUTPUT, compiles=True),
     Peer("parallel", "@njit(parallel)", use_parallel, "numba", numba_threads, functions=tuple(MATH), compiles=True),
     Peer("torch", "torch", use_torch, "torch", torch_threads, dtypes=DTYPES, as_array=of_tensor),
-    Peer("jax", "JAX", use_jax, "jax", dtypes=DTYPES, layouts=(NEW,), all_threads=True),
+    Peer("jax", "JAX", use_jax, "jax", jax_with_doubles, dtypes=DTYPES, layouts=(NEW,), all_threads=True),
     Peer("sklearn", "scikit-learn", use_sklearn, "sklearn", functions=CROSS_ENTROPY, layouts=UNSTRIDED),
 ]
 ALWAYS = ("fastsig", "copy")
