@@ -1,4 +1,4 @@
-"""The command line: `python -m fastsig info | verify | bench | train | plot`."""
+"""The command line: `python -m fastsig info | verify | bench | train | plot | warmup | cache`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ COMMANDS = {
     "bench": "time it against what is installed, on this machine",
     "train": "the tutorials' networks: XOR, the double moon, the forecast of road traffic",
     "plot": "draw the sigmoid and its derivative",
+    "warmup": "compile everything beforehand",
+    "cache": "show what is compiled and kept, or clear it",
 }
 MODULES = {"bench": "bench.command", "train": "classics"}  # where a command is, if not in the module of its name
 
@@ -60,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
 def info() -> dict[str, str]:
     """What a bug report needs."""
-    from fastsig import compiler, parallel
+    from fastsig import compiler, parallel, store
 
-    target, runtime, folder = compiler.target(), parallel.runtime(), compiler.cache_folder()
+    target, runtime, folder = compiler.target(), parallel.runtime(), store.cache_folder()
     kept = sorted(folder.glob("*.o")) if folder else []
     return {
         "fastsig": fastsig.__version__,
@@ -74,7 +76,7 @@ def info() -> dict[str, str]:
         "threads": str(parallel.get_num_threads()),
         "OpenMP runtime": runtime[0] if runtime else "none: everything runs serially",
         "cache": f"{folder} ({len(kept)} loops)" if folder else "none: each process compiles anew",
-        "cache writable": "yes" if compiler.writable() else "no",
+        "cache writable": "yes" if store.writable() else "no",
     }
 
 

@@ -1,4 +1,4 @@
-"""Inner loops to machine code: Numba compiles, a cache of our own keeps, llvmlite loads. Numba is imported to compile only.
+"""Inner loops to machine code: Numba compiles, `store` keeps, llvmlite loads. Numba is imported to compile only.
 
 A loop's object code holds no reference to anything outside itself (but libm's `fma`, on a processor without one), so that
 a later process needs llvmlite alone to run it.
@@ -10,12 +10,8 @@ import ctypes
 import hashlib
 import os
 import re
-import stat
-import struct
 import sys
-import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +23,8 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
+from fastsig import store
+
 SOURCES = (
     "constants",
     "instructions",
@@ -36,9 +34,9 @@ SOURCES = (
     "loops",
     "compiler",
 )  # all that a loop's code depends on
+MORE_SOURCES = ("trainer", "bench/machine")  # where else there is code to compile: its own depends on one of them as well
 SEPARATE = "whole"  # the one function that isn't inlined: it holds the kernel, and is called from several places
 LIBM = {"fma", "fmaf"}
-MAGIC = b"fastsig1"
 ARM = llvm.get_default_triple().startswith(("aarch64", "arm64"))
 LOADED: list[Any] = []  # engines own the code that NumPy points to, for the life of the process
 
@@ -139,30 +137,50 @@ def hold_forks() -> None:
         os.register_at_fork(before=lambda: bool(LOCK.acquire()), after_in_parent=lambda: LOCK.release())
 
 
-def program(name: str, make: Callable[[Target], tuple[Any, Callable[..., Any]]], source: str = "") -> int:
-    """The address of a compiled function: loaded, or compiled and kept under `name`.
+@dataclass(frozen=True)
+class Program:
+    """A function to compile, and the name under which it is kept.
 
-    `make` gives its Numba signature and its Python source; `source` names the module that it comes from, where that isn't one
-    of SOURCES.
+    `make` gives its Numba signature and its Python source; `source` is the one of MORE_SOURCES that it comes from, if any.
     """
-    hold_forks()
-    folder = cache_folder()
-    path = folder and folder / f"{name}-{fingerprint(source)}.o"
-    code = read(path) if path else None
-    if code is None:
-        code = compile_program(make)
-        if path:
-            write(path, code)
-    return load(*code)
+
+    name: str
+    make: Callable[[Target], tuple[Any, Callable[..., Any]]]
+    source: str = ""
+
+    @property
+    def path(self) -> Path | None:
+        folder = store.cache_folder()
+        return folder and folder / f"{self.name}-{fingerprint(self.source)}.o"
+
+    @property
+    def kept(self) -> bool:
+        return self.path is not None and store.read(self.path) is not None
+
+    def address(self) -> int:
+        """Of the compiled function: loaded, or compiled and kept."""
+        hold_forks()
+        path = self.path
+        code = store.read(path) if path else None
+        if code is None:
+            code = compile_program(self.make)
+            if path and unchanged():
+                store.write(path, code)
+        return load(*code)
 
 
-def inner_loop(name: str, storage: str) -> int:
-    """The address of the inner loop of the public function `name` for arrays of `storage`."""
-    return program(f"{name}-{storage}", lambda chosen: made_loop(name, storage, chosen))
+def program(name: str, make: Callable[[Target], tuple[Any, Callable[..., Any]]], source: str = "") -> int:
+    """The address of a compiled function: loaded, or compiled and kept under `name`."""
+    return Program(name, make, source).address()
 
 
-def loss_loop(name: str, storage: str, outputs: int, summed: bool) -> int:
-    """The address of the loop over the terms `name` of a loss."""
+def inner_loop(name: str, storage: str) -> Program:
+    """The inner loop of the public function `name` for arrays of `storage`."""
+    return Program(f"{name}-{storage}", lambda chosen: made_loop(name, storage, chosen))
+
+
+def loss_loop(name: str, storage: str, outputs: int, summed: bool) -> Program:
+    """The loop over the terms `name` of a loss."""
 
     def made(chosen: Target) -> tuple[Any, Callable[..., Any]]:
         from fastsig import loops
@@ -170,7 +188,7 @@ def loss_loop(name: str, storage: str, outputs: int, summed: bool) -> int:
 
         return loops.SIGNATURE, loops.loss_loop(TERMS[name], storage, chosen.register, chosen.half, outputs, summed)
 
-    return program(f"{name}-{outputs}-{'sum' if summed else 'each'}-{storage}", made)
+    return Program(f"{name}-{outputs}-{'sum' if summed else 'each'}-{storage}", made)
 
 
 # --- compiling ---------------------------------------------------------------------------------------------------------
@@ -257,16 +275,35 @@ def machine_for_loading() -> Any:
     return llvm.Target.from_default_triple().create_target_machine(jit=True)
 
 
-# --- the cache ---------------------------------------------------------------------------------------------------------
+# --- what the code depends on ------------------------------------------------------------------------------------------
+
+
+def digests() -> dict[str, bytes]:
+    """Of each source as it is on the disk."""
+    here = Path(__file__).parent
+    return {source: hashlib.sha256((here / f"{source}.py").read_bytes()).digest() for source in (*SOURCES, *MORE_SOURCES)}
+
+
+IMPORTED = digests()  # before any of them but this one is imported
+
+
+def unchanged() -> bool:
+    """Whether the sources are still those that this process has imported: else what it compiles is nobody else's.
+
+    An upgrade under a running process would otherwise have it keep the old version's code as the new one's.
+    """
+    try:
+        return digests() == IMPORTED
+    except OSError:
+        return False
 
 
 @cache
 def fingerprint(more: str = "") -> str:
     """A digest of all that the code depends on: our sources (and one more), the compilers' versions, the processor."""
-    here = Path(__file__).parent
     digest = hashlib.sha256()
     for source in (*SOURCES, more) if more else SOURCES:
-        digest.update((here / f"{source}.py").read_bytes())
+        digest.update(IMPORTED[source])
     chosen = target()
     numba = find_spec("numba")  # its version by its file: importing it would take longer than all the rest
     digest.update((Path(numba.origin).parent / "_version.py").read_bytes() if numba and numba.origin else b"")
@@ -275,108 +312,6 @@ def fingerprint(more: str = "") -> str:
     return digest.hexdigest()[:32]
 
 
-def default_folder() -> Path:
-    chosen = os.environ.get("FASTSIG_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "fastsig" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "fastsig"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastsig"
-
-
-@cache
-def cache_folder() -> Path | None:
-    """Where compiled loops are kept, or None, with one warning, where there is no safe place."""
-    try:
-        folder = default_folder().expanduser().resolve()
-        for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
-            missing.mkdir(mode=0o700, exist_ok=True)
-        if not folder.is_dir():
-            raise NotADirectoryError(f"{folder} is not a directory")
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home directory
-        explain(f"there is no cache directory ({error})")
-        return None
-    reason = untrusted(folder)
-    if reason:
-        explain(f"the cache directory {folder} is not used: {reason}")
-        return None
-    return folder
-
-
-def untrusted(folder: Path) -> str | None:
-    """Why code from this directory isn't run: what is in it is executed, so nobody else may be able to put anything there.
-
-    The directories above it may be sticky, as /tmp is, and writable by the user's own group, as with umask 002.
-    """
-    if not hasattr(os, "getuid"):
-        return None
-    for place in (folder, *folder.parents):
-        state = place.stat()
-        own_group = state.st_uid == os.getuid() and state.st_gid == os.getgid()
-        others = stat.S_IWOTH if own_group and place != folder else stat.S_IWGRP | stat.S_IWOTH
-        if state.st_mode & others and (place == folder or not state.st_mode & stat.S_ISVTX):
-            return f"others can write to {place} (chmod go-w would mend that)"
-        if state.st_uid not in (os.getuid(), 0):
-            return f"{place} belongs to another user"
-    return None
-
-
-def explain(reason: str) -> None:
-    """Warn, but never fail: where warnings are errors, the text goes to standard error and the result is right all the same."""
-    text = f"fastsig compiles anew in each process, for {reason}. Set FASTSIG_CACHE_DIR to a directory that only you can write."
-    try:
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
-    except RuntimeWarning:
-        print(text, file=sys.stderr)
-
-
-def read(path: Path) -> tuple[str, bytes] | None:
-    """What `write` wrote, or None if it isn't there, isn't whole or isn't ours alone."""
-    try:
-        with path.open("rb") as file:
-            state = os.fstat(file.fileno())
-            data = file.read()
-    except OSError:
-        return None
-    if hasattr(os, "getuid") and (state.st_uid not in (os.getuid(), 0) or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
-        return None  # somebody else's, or anybody's
-    head = len(MAGIC) + 32
-    body = data[head:]
-    if data[:head] != MAGIC + digest(path, body):
-        return None
-    (length,) = struct.unpack_from("<I", body)
-    return body[4 : 4 + length].decode(), body[4 + length :]
-
-
-def write(path: Path, code: tuple[str, bytes]) -> None:
-    """Put it there whole or not at all; a full or read-only disk costs the next process a compilation, and a warning."""
-    symbol = code[0].encode()
-    body = struct.pack("<I", len(symbol)) + symbol + code[1]
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=".")
-    except OSError as error:
-        return unwritable(path.parent, error.strerror or str(error))
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(MAGIC + digest(path, body) + body)
-        os.replace(aside, path)
-    except OSError as error:
-        Path(aside).unlink(missing_ok=True)
-        unwritable(path.parent, error.strerror or str(error))
-
-
-def digest(path: Path, body: bytes) -> bytes:
-    """What a file under this name must begin with to be whole, and its own."""
-    return hashlib.sha256(path.name.encode() + body).digest()
-
-
-@cache
-def unwritable(folder: Path, reason: str) -> None:
-    explain(f"the cache directory {folder} can't be written ({reason})")
-
-
-def writable() -> bool:
-    folder = cache_folder()
-    return folder is not None and os.access(folder, os.W_OK)
+def current() -> set[str]:
+    """The fingerprints of this version on this processor."""
+    return {fingerprint(more) for more in ("", *MORE_SOURCES)}

@@ -224,7 +224,7 @@ def loop(*which: Any) -> Any:
             if which not in LOOPS:
                 name, dtype, outputs, summed = which
                 parallel.connect()
-                LOOPS[which] = Loop(compiler.loss_loop(name, dtype.name, outputs, summed))
+                LOOPS[which] = Loop(compiler.loss_loop(name, dtype.name, outputs, summed).address())
     return LOOPS[which]
 
 

@@ -136,12 +136,18 @@ PROGRAMS: dict[str, tuple[Make, Any]] = {
 }
 
 
+def compiled(name: str, dtype: str) -> compiler.Program:
+    """One of trainer's functions."""
+    make, _ = PROGRAMS[name]
+    return compiler.Program(f"network-{name}-{dtype}", make(dtype), "trainer")
+
+
 @cache
 def program(name: str, dtype: str) -> Callable[..., int]:
-    """One of trainer's compiled functions. ctypes lets go of Python's lock while it runs."""
-    make, prototype = PROGRAMS[name]
+    """One of them, to be called. ctypes lets go of Python's lock while it runs."""
+    _, prototype = PROGRAMS[name]
     with compiler.lock():
-        called: Callable[..., int] = prototype(compiler.program(f"network-{name}-{dtype}", make(dtype), "trainer"))
+        called: Callable[..., int] = prototype(compiled(name, dtype).address())
     return called
 
 

@@ -106,7 +106,7 @@ def stub(kernel: Kernel, storage: str, install: Callable[[int], None]) -> int | 
             with compiler.lock():
                 if not real:
                     parallel.connect()
-                    address = compiler.inner_loop(kernel.name, storage)
+                    address = compiler.inner_loop(kernel.name, storage).address()
                     install(address)
                     real.append(address)
         except KeyboardInterrupt:  # an inner loop has no way to raise, so it comes again once the call is over

@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import fastsig
-from fastsig import compiler
+from fastsig import store
 from fastsig.bench.machine import Advance, telling
 
 IMPORT, FIRST, COLD = "import", "first result", "first result, nothing cached"
@@ -124,7 +124,7 @@ def unavailable(program: Program) -> str:
     """Why it can't run, or nothing."""
     if not find_spec(program.package):
         return "not installed"
-    if (program.what, program.package) == (FIRST, "fastsig") and compiler.cache_folder() is None:
+    if (program.what, program.package) == (FIRST, "fastsig") and store.cache_folder() is None:
         return "there is no cache: python -m fastsig info"
     return ""
 
