@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import importlib.util
 import inspect
-import json
 import re
 import subprocess
 import sys
@@ -16,7 +15,6 @@ import pytest
 
 import fastsig
 from fastsig import nn
-from fastsig.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -108,16 +106,6 @@ def test_commands_are_one_line_each(marker):
 
 def test_every_public_name_is_in_readme():
     assert [name for name in fastsig.__all__ if name not in README] == []
-
-
-def test_info(capsys):
-    assert main(["info", "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["fastsig"] == fastsig.__version__
-    assert {"numpy", "numba", "llvmlite", "processor", "instructions", "threads", "OpenMP runtime", "cache"} <= set(facts)
-    assert facts["cache writable"] in ("yes", "no")
-    assert main(["info"]) == 0
-    assert facts["processor"] in capsys.readouterr().out
 
 
 def test_help_names_the_commands():
