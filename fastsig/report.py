@@ -61,10 +61,10 @@ def info() -> dict[str, Any]:
 
     What can't be found out says why: a report is wanted most where something is broken.
     """
-    facts: dict[str, Any] = {"fastsig": fastsig.__version__, "self-check": attempted(health)}
-    facts |= {package: version(package) for package in PACKAGES}
-    facts |= {"python": python(), "platform": platform.platform()}
-    return facts | {name: attempted(fact) for name, fact in FACTS.items()} | {"environment": environment()}
+    facts = {name: attempted(fact) for name, fact in FACTS.items()}  # before the check, which a cache may warn in
+    versions = {package: version(package) for package in PACKAGES}
+    first = {"fastsig": fastsig.__version__, "self-check": attempted(health)}
+    return {**first, **versions, "python": python(), "platform": platform.platform(), **facts, "environment": environment()}
 
 
 def attempted(fact: Callable[[], str]) -> str:
