@@ -71,7 +71,9 @@ def test_what_is_broken_is_said(reported):
 
 def test_a_cache_that_others_can_write(python, tmp_path):
     tmp_path.chmod(0o777)
-    told = python("from fastsig.report import *; print(kept(), trusted(), writable(), sep='\\n')", FASTSIG_CACHE_DIR=tmp_path)
+    told = python(
+        "from fastsig import report as r; print(r.kept(), r.trusted(), r.writable(), sep='\\n')", FASTSIG_CACHE_DIR=tmp_path
+    )
     reason, trust, write = told.split("\n")
     assert f"others can write to {tmp_path}" in reason
     assert trust == write == "no"
