@@ -63,7 +63,7 @@ def test_a_wrong_bit_is_unhealthy(monkeypatch, capsys):
 def test_what_is_broken_is_said(reported):
     facts, status = reported(NUMBA_CPU_FEATURES="nonsense", OMP_NUM_THREADS=1)
     assert status == 1
-    assert facts["self-check"].startswith("unknown: ValueError: NUMBA_CPU_FEATURES must")
+    assert facts["self-check"].startswith("unhealthy: ValueError: NUMBA_CPU_FEATURES must")
     assert facts["processor"].startswith("unknown: ValueError: NUMBA_CPU_FEATURES must be a comma list")
     assert facts["environment"].items() >= {"NUMBA_CPU_FEATURES": "nonsense", "OMP_NUM_THREADS": "1"}.items()
     assert facts["numpy"] == np.__version__  # the rest is there all the same
