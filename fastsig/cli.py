@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import Any
 
 import fastsig
@@ -21,7 +19,8 @@ COMMANDS = {
     "warmup": "compile everything beforehand",
     "cache": "show what is compiled and kept, or clear it",
 }
-MODULES = {"bench": "bench.command", "train": "classics"}  # where a command is, if not in the module of its name
+# Where a command is, if not in the module of its name.
+MODULES = {"info": "report", "bench": "bench.command", "train": "classics"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,46 +41,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def module(command: str) -> Any:
-    return sys.modules[__name__] if command == "info" else import_module(f"fastsig.{MODULES.get(command, command)}")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for machines")
-
-
-def run(args: argparse.Namespace) -> int:
-    facts = info()
-    if args.json:
-        print(json.dumps(facts, indent=2))
-    else:
-        width = max(map(len, facts))
-        for name, value in facts.items():
-            print(f"{name:{width}}  {value}")
-    return 0
-
-
-def info() -> dict[str, str]:
-    """What a bug report needs."""
-    from fastsig import compiler, parallel, store
-
-    target, runtime, folder = compiler.target(), parallel.runtime(), store.cache_folder()
-    kept = sorted(folder.glob("*.o")) if folder else []
-    return {
-        "fastsig": fastsig.__version__,
-        **{package: version(package) for package in ("numpy", "numba", "llvmlite", "ml_dtypes", "scipy", "torch")},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": target.cpu,
-        "instructions": target.instructions,
-        "threads": str(parallel.get_num_threads()),
-        "OpenMP runtime": runtime[0] if runtime else "none: everything runs serially",
-        "cache": f"{folder} ({len(kept)} loops)" if folder else "none: each process compiles anew",
-        "cache writable": "yes" if store.writable() else "no",
-    }
-
-
-def version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+    return import_module(f"fastsig.{MODULES.get(command, command)}")

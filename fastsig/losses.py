@@ -11,13 +11,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, SupportsFloat
+from typing import Any, Literal, SupportsFloat, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from fastsig import compiler, parallel
 from fastsig.constants import BLOCK
+from fastsig.typing import AnyFocal, AnyWeighted, EachFocal, EachWeighted, Float, Focal, Shape, Shaped, Weighted
 from fastsig.ufuncs import Loop
 
 PIECE = 8 * BLOCK  # elements that are copied at a time where the loop can't go over an array itself
@@ -29,6 +30,32 @@ Array = npt.NDArray[Any]
 Loss = Any  # a scalar, or an array with reduction="none"
 
 
+@overload
+def bce_with_logits_loss(
+    x: Shaped[Shape, Float], t: npt.ArrayLike, **kwargs: Unpack[Weighted]
+) -> tuple[Float, Shaped[Shape, Float]]: ...
+@overload
+def bce_with_logits_loss(
+    x: Shaped[Shape, Float], t: npt.ArrayLike, **kwargs: Unpack[EachWeighted]
+) -> tuple[Shaped[Shape, Float], Shaped[Shape, Float]]: ...
+@overload
+def bce_with_logits_loss(
+    x: Shaped[Shape, Float], t: npt.ArrayLike, *, hess: Literal[True], **kwargs: Unpack[Weighted]
+) -> tuple[Float, Shaped[Shape, Float], Shaped[Shape, Float]]: ...
+@overload
+def bce_with_logits_loss(
+    x: Shaped[Shape, Float], t: npt.ArrayLike, *, hess: Literal[True], **kwargs: Unpack[EachWeighted]
+) -> tuple[Shaped[Shape, Float], Shaped[Shape, Float], Shaped[Shape, Float]]: ...
+@overload
+def bce_with_logits_loss(
+    x: Shaped[Shape, Float], t: npt.ArrayLike, *, grad: Literal[False], **kwargs: Unpack[Weighted]
+) -> Float: ...
+@overload
+def bce_with_logits_loss(
+    x: Shaped[Shape, Float], t: npt.ArrayLike, *, grad: Literal[False], **kwargs: Unpack[EachWeighted]
+) -> Shaped[Shape, Float]: ...
+@overload
+def bce_with_logits_loss(x: npt.ArrayLike, t: npt.ArrayLike, **kwargs: Unpack[AnyWeighted]) -> Any: ...
 def bce_with_logits_loss(
     x: npt.ArrayLike,
     t: npt.ArrayLike,
@@ -123,6 +150,20 @@ def bce_with_logits_loss(
     return call.evaluate("weighted_bce_terms", weights, [smoothing])
 
 
+@overload
+def focal_loss(x: Shaped[Shape, Float], t: npt.ArrayLike, **kwargs: Unpack[Focal]) -> tuple[Float, Shaped[Shape, Float]]: ...
+@overload
+def focal_loss(
+    x: Shaped[Shape, Float], t: npt.ArrayLike, **kwargs: Unpack[EachFocal]
+) -> tuple[Shaped[Shape, Float], Shaped[Shape, Float]]: ...
+@overload
+def focal_loss(x: Shaped[Shape, Float], t: npt.ArrayLike, *, grad: Literal[False], **kwargs: Unpack[Focal]) -> Float: ...
+@overload
+def focal_loss(
+    x: Shaped[Shape, Float], t: npt.ArrayLike, *, grad: Literal[False], **kwargs: Unpack[EachFocal]
+) -> Shaped[Shape, Float]: ...
+@overload
+def focal_loss(x: npt.ArrayLike, t: npt.ArrayLike, **kwargs: Unpack[AnyFocal]) -> Any: ...
 def focal_loss(
     x: npt.ArrayLike,
     t: npt.ArrayLike,

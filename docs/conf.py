@@ -1,0 +1,89 @@
+"""The documentation's configuration: `python -m sphinx -W -n docs site` makes the pages, without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import fastsig
+from fastsig import cli
+from fastsig.kernels import ALIASES
+
+INTEROP = Path(fastsig.__file__).with_name("interop")
+ADAPTERS = sorted(path.stem for path in INTEROP.glob("*.py") if "\n__all__ = " in path.read_text())
+
+project, author = "fastsig", "the authors of fastsig"
+release = version = fastsig.__version__
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc", "myst_parser"]
+html_theme, html_title = "furo", f"fastsig {release}"
+html_static_path, html_css_files = ["static"], ["tables.css"]
+html_show_copyright = html_copy_source = html_show_sourcelink = False
+myst_heading_anchors = 3
+autodoc_typehints = "none"  # numpydoc's sections tell more
+autodoc_member_order = "bysource"
+autodoc_mock_imports = [name for name in (*ADAPTERS, "distributed") if not importlib.util.find_spec(name)]
+numpydoc_show_class_members = False
+default_role = "py:obj"  # `name` in a docstring is a link where that is one of ours, and code where it isn't
+nitpick_ignore_regex = [("py:obj", r"(?!fastsig\.[\w.]+$).*")]
+
+
+def functions() -> str:
+    """A section for each family of functions; a ufunc is no function to autodoc unless it is told."""
+    family, lines = "", []
+    for name in fastsig.UFUNCS:
+        base = ALIASES.get(name, name)
+        if not family or not f"{base}_".startswith(f"{family}_"):
+            family = base
+            lines.append(f"\n## {family}\n")
+        lines.append(directive(f"autofunction:: fastsig.{name}"))
+    return "\n".join(lines)
+
+
+def adapters() -> str:
+    """A section for each adapter: what its module tells, and what it has."""
+    return "\n".join(f"\n## {name}\n\n" + directive(f"automodule:: fastsig.interop.{name}", ":members:") for name in ADAPTERS)
+
+
+def commands() -> str:
+    """What each command says of itself."""
+    return "\n".join(f"\n## {name}\n\n```text\n{help_of(name)}```\n" for name in cli.COMMANDS)
+
+
+def directive(*lines: str) -> str:
+    return "```{eval-rst}\n.. " + "\n   ".join(lines) + "\n```"
+
+
+def help_of(command: str) -> str:
+    os.environ["COLUMNS"] = "100"
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        cli.main([command, "--help"])
+    return shown.getvalue().replace("usage: fastsig", "usage: python -m fastsig")
+
+
+GENERATED = {"<!-- functions -->": functions, "<!-- adapters -->": adapters, "<!-- commands -->": commands}
+
+
+def generate(app: Any, page: str, source: list[str]) -> None:
+    """What the package knows of itself isn't written a second time."""
+    for mark, text in GENERATED.items():
+        if mark in source[0]:
+            source[0] = source[0].replace(mark, text())
+
+
+def marked_up(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
+    """What reads well in the source, and would mean something else to docutils: bars, and code after a module's summary."""
+    for k, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            lines[k] = re.sub(r"(?<![`|])\|(?![|`])", r"\\|", line)
+    if what == "module" and len(lines) > 2 and lines[2].startswith("    "):
+        lines[1:1] = ["", "::"]
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", generate)
+    app.connect("autodoc-process-docstring", marked_up, priority=100)  # before numpydoc's
