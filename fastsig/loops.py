@@ -167,11 +167,18 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
     # Only where a store fills a line. Lines that are combined of two came to a standstill, in some processes and not in others:
     # Zen 3, 16 Mi float32, sigmoid on one thread 72 ms for 18, its value and gradient on two 43 for 11; and gained nothing.
     can_stream = register == line
-    piece = BUFFER // size
+    block = BUFFER // size
     space = arrays * BUFFER
+    reducible = inputs == 2 and arrays == 3
 
-    @jit(intp, intp, intp, intp)
-    def strided(args, steps, i, n):  # type: ignore[no-untyped-def]
+    @jit(intp, intp, intp, returns=boolean)
+    def chained(args, steps, n):  # type: ignore[no-untyped-def]
+        """Whether each result is the next one's first input, as in `reduce` and `accumulate`: no element can be read ahead."""
+        step = lanes.word(steps, 0)
+        return reducible and n > 1 and lanes.word(args, 2) - lanes.word(args, 0) == step and lanes.word(steps, 2) == step
+
+    @jit(intp, intp, intp, intp, intp)
+    def strided(args, steps, i, n, piece):  # type: ignore[no-untyped-def]
         """The same for any arrays, through buffers. Every second element, the commonest of strides, is copied in vectors:
         float32 0.6 ns an element for 0.9."""
         p = lanes.pieces(narrow, lanes.scratch(space), BUFFER)
@@ -207,8 +214,10 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
         gaps = 0
         for k in range(arrays):
             gaps |= lanes.word(steps, k) ^ size
-        if gaps:
-            strided(args, steps, i, n)
+        if chained(args, steps, n - i):
+            strided(args, steps, i, n, 1)
+        elif gaps:
+            strided(args, steps, i, n, block)
         else:
             p = lanes.addresses(narrow, args)
             whole(p, i, n, streaming and (p[inputs] - p[arrays - 1]) % line == 0)
@@ -245,6 +254,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
         if (
             extent * work >= 4 * lanes.word(d, PARALLEL)
             and may_share(d)
+            and not chained(a, s, n)
             and not entangled(a, s, n)
             and lanes.acquire(d + 8 * BUSY)
         ):

@@ -14,7 +14,9 @@ import re
 import numpy as np
 import pytest
 from conftest import (
+    ALL_DTYPES,
     DTYPES,
+    EACH_KIND,
     STALE,
     as_tuple,
     assert_same,
@@ -24,6 +26,7 @@ from conftest import (
     every_function,
     inputs,
     kernel_of,
+    numpy_dtype,
     specials,
     stale,
 )
@@ -459,6 +462,71 @@ def test_all_in_one_place(ufunc, name, dtype, n):
         out[o] = shared
         ufunc(*[shared] * ufunc.nin, out=tuple(out))
         assert_same(tuple(out), want)
+
+
+# --- reductions ---------------------------------------------------------------------------------------------------------
+
+PAIRWISE = [it for it in EACH_KIND if (getattr(fastsig, it.values[0]).nin, getattr(fastsig, it.values[0]).nout) == (2, 1)]
+
+
+def one_at_a_time(ufunc, dtype):
+    """The same function of two Python objects: NumPy's own loop takes each result before it asks for the next."""
+    return np.frompyfunc(lambda a, b: ufunc(dtype.type(a), dtype.type(b)), 2, 1)
+
+
+@pytest.mark.parametrize("storage", ALL_DTYPES)
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_each_result_is_the_next_ones_input(name, ufunc, storage):
+    """`reduce`, `accumulate` and `reduceat` hand the loop arrays in which it is to read what it has just written."""
+    dtype = numpy_dtype(storage)
+    oracle = one_at_a_time(ufunc, dtype)
+    with np.errstate(all="ignore"):  # conversions to Python's numbers and back
+        for shape in ((2,), (3,), (300,), (5, 4), (3, 70, 2)):
+            array = inputs(name, dtype, shape)[0]
+            objects = array.astype(object)
+            for axis, layout in itertools.product(range(array.ndim), ("contiguous", "every third, reversed", "byte-swapped")):
+                view = LAYOUTS[layout](array)
+                want = oracle.accumulate(objects, axis=axis)
+                assert_same(ufunc.accumulate(view, axis=axis), want.astype(dtype), (shape, axis))
+                assert_same(ufunc.reduce(view, axis=axis), want.take(-1, axis).astype(dtype), (shape, axis))
+                places = [0, 1, 0, array.shape[axis] - 1, array.shape[axis] // 2]
+                want = oracle.reduceat(objects, places, axis=axis).astype(dtype)
+                assert_same(ufunc.reduceat(view, places, axis=axis), want, (shape, axis))
+                out = view.copy() if layout == "contiguous" else view
+                ufunc.accumulate(out, axis=axis, out=out)
+                assert_same(out.astype(dtype), oracle.accumulate(objects, axis=axis).astype(dtype), (shape, axis))
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_each_result_is_the_next_ones_input_in_large_calls(name, ufunc):
+    """They aren't shared out to threads."""
+    array, _ = inputs(name, "f4", (BIG,))
+    array[~np.isfinite(array)] = 0.5
+    want = np.empty_like(array)
+    want[0] = array[0]
+    for k in range(1, BIG):
+        ufunc(want[k - 1], array[k], out=want[k : k + 1])
+    assert_same(ufunc.accumulate(array), want)
+    assert_same(ufunc.reduce(array), want[-1])
+    assert_same(ufunc.reduceat(array, [0]), want[-1:])
+
+
+@pytest.mark.parametrize("name", PAIRWISE)
+def test_reductions_as_numpy_has_them(name, ufunc, dtype):
+    """There is no identity, and the order of the axes matters."""
+    array = inputs(name, dtype, (4, 5))[0]
+    oracle = one_at_a_time(ufunc, dtype)
+    assert ufunc.reduce(array, keepdims=True).shape == (1, 5)
+    assert_same(ufunc.reduce(array[:1]), array[0])
+    want = oracle.reduce(array.astype(object), initial=0.25).astype(dtype)
+    assert_same(ufunc.reduce(array, initial=dtype.type(0.25)), want)
+    for wrong in (
+        lambda f: f.reduce(array, axis=(0, 1)),
+        lambda f: f.reduce(array[:0]),
+        lambda f: f.reduce(array, where=False),
+    ):
+        with pytest.raises(ValueError, match=r"reorderable|no identity|initial"):
+            wrong(ufunc)
 
 
 # --- other classes -----------------------------------------------------------------------------------------------------
