@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fastsig import console
-from fastsig.bench import machine
+from fastsig.bench import limits
 from fastsig.bench.cases import CACHED, CONTIGUOUS, NEW, WIDE, Case
 from fastsig.bench.peers import ALWAYS, title
 from fastsig.bench.results import Results, human_time, in_order, is_loss, number
@@ -21,7 +21,7 @@ def limit_rate(results: Results, case: Case) -> float | None:
         return None  # it was measured on one thread and on all
     read, written = len(case.inputs), len(case.outputs)
     counts = {it["threads"] for it in results.limits if it["threads"] <= case.threads}
-    rates = (machine.limit(results.limits, read, written, count, case.traffic()) for count in counts)
+    rates = (limits.limit(results.limits, read, written, count, case.traffic()) for count in counts)
     return max((rate for rate in rates if rate), default=None)
 
 
