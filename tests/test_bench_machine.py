@@ -11,6 +11,7 @@ import pytest
 import fastsig
 from fastsig import compiler, parallel
 from fastsig.bench import limits, machine, moving, startup
+from fastsig.bench.sentinel import Sentinel
 
 THREADS = 2
 WAYS = [
@@ -82,7 +83,7 @@ def measured():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "QUICK", (1000, 20_000))
         patch.setattr(limits, "ENOUGH", {True: 0.0})
-        return limits.limits(THREADS, True, lambda seconds, what: told.append((seconds, what))), told
+        return limits.limits(THREADS, True, lambda seconds, what: told.append((seconds, what)), Sentinel()), told
 
 
 def test_limits_have_all_that_was_measured(measured):
@@ -98,6 +99,7 @@ def test_limits_have_all_that_was_measured(measured):
         assert row["rate"] > 0
         assert row["spread"] >= 0
         assert row["rounds"] >= 7
+        assert 0 <= row["calm"] <= row["rounds"]
     assert all(seconds >= 0 for seconds, _ in told)
     assert {what for _, what in told} >= {f"moving data, {size:,} elements" for size in (1000, 20_000)}
     assert parallel.WORDS[parallel.BUSY] == 0
@@ -124,7 +126,7 @@ def test_limit_interpolates():
 
 def test_sizes_fit_into_memory(monkeypatch):
     monkeypatch.setattr(limits, "free_memory", lambda: 1000)
-    assert limits.limits(1, True, lambda seconds, what: None) == []
+    assert limits.limits(1, True, lambda seconds, what: None, Sentinel()) == []
 
 
 def test_the_machine_is_described():

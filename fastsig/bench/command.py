@@ -170,5 +170,6 @@ def report_changes(results: Results, earlier: dict[compare.Name, compare.Time]) 
     judged = compare.verdicts(earlier, now)
     console.table("changes", compare.COLUMNS, compare.table(judged))
     print(compare.summary(judged))
-    for line in compare.unmatched(earlier, now):
+    print(compare.agreement(earlier, now))
+    for line in compare.unjudged(earlier, now):
         print(f"  {line}")

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from statistics import median
 from typing import Any
 
 import numpy as np
 
 from fastsig.bench.machine import Advance, free_memory, telling
 from fastsig.bench.moving import ITEM, STORAGE, TIMING, Way, laid_out, pace, room, timed, ways
+from fastsig.bench.sentinel import Sample, Sentinel, waited
 
 TEAM = 4  # times as long with several threads: where the processors are busy, one of them may wait for milliseconds
 FULL = (1000, 10_000, 65_536, 1 << 20, 16 << 20, 64 << 20)  # elements
@@ -22,11 +22,11 @@ LEAST, MOST = 7, 51  # rounds
 ENOUGH = {False: 2.0, True: 0.2}  # seconds for one size, quick or not, once it has had the least number of rounds
 
 
-def limits(threads: int, quick: bool, advance: Advance) -> list[dict[str, Any]]:
+def limits(threads: int, quick: bool, advance: Advance, sentinel: Sentinel) -> list[dict[str, Any]]:
     """How fast data moves, by every way, in arrays of several sizes: a row each.
 
-    The ways take turns, one timing each per round; what counts is the median of the rounds. Sizes that there isn't memory for
-    are left out. `advance` gets the seconds that have passed since it was called before, and what is being done.
+    The ways take turns, one timing each per round; what counts is the median of the calm rounds. Sizes that there isn't memory
+    for are left out. `advance` gets the seconds that have passed since it was called before, and what is being done.
     """
     tell = telling(advance)
     tell("loops that only move data")
@@ -37,11 +37,10 @@ def limits(threads: int, quick: bool, advance: Advance) -> list[dict[str, Any]]:
     for size in sizes:
         arrays = laid_out(size, space)
         runs = {way: way.over(arrays) for way in found}
-        samples = turns(runs, ENOUGH[quick], partial(tell, f"moving data, {size:,} elements"))
+        samples = turns(runs, ENOUGH[quick], partial(tell, f"moving data, {size:,} elements"), sentinel)
         for way, taken in samples.items():
-            middle, bytes = median(taken), (way.reads + way.writes) * size * ITEM
-            spread = median(abs(t - middle) for t in taken)
-            measured = {"seconds": middle, "spread": spread, "rounds": len(taken), "bytes": bytes, "rate": bytes / middle / 1e9}
+            middle, bytes = sentinel.typical(taken), (way.reads + way.writes) * size * ITEM
+            measured = {**asdict(middle), "rounds": len(taken), "bytes": bytes, "rate": bytes / middle.seconds / 1e9}
             rows.append({**asdict(way), "size": size, "dtype": STORAGE, **measured})
     return rows
 
@@ -57,18 +56,23 @@ def unfitting(quick: bool) -> list[int]:
     return [size for size in (QUICK if quick else FULL) if size not in fitting(quick)]
 
 
-def turns(runs: Mapping[Way, Callable[[int], None]], seconds: float, tell: Callable[[], None]) -> dict[Way, list[float]]:
-    """The seconds of one pass, for each way and round; each round begins with another way."""
+def turns(
+    runs: Mapping[Way, Callable[[int], None]], seconds: float, tell: Callable[[], None], sentinel: Sentinel
+) -> dict[Way, list[Sample]]:
+    """The timings of one pass, for each way and round; each round begins with another way."""
     alone = {way: pace(run) for way, run in runs.items() if way.threads == 1}
     passes = {way: passes_of(way, alone[replace(way, threads=1)]) for way in runs}
-    samples: dict[Way, list[float]] = {way: [] for way in runs}
-    begin, order = time.perf_counter(), list(runs)
+    samples: dict[Way, list[Sample]] = {way: [] for way in runs}
+    begin, order, look = time.perf_counter(), list(runs), sentinel.look()
     for done in range(MOST):
         if done >= LEAST and time.perf_counter() - begin > seconds:
             break
         for way in order:
             runs[way](0)  # wakes the team
-            samples[way].append(timed(runs[way], passes[way]) / passes[way])
+            before, last = waited(), look
+            taken = timed(runs[way], passes[way])
+            share, look = (waited() - before) / taken, sentinel.look()
+            samples[way].append(Sample(taken / passes[way], max(last, look), share))
         order = order[1:] + order[:1]
         tell()
     return samples

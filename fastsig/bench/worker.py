@@ -91,7 +91,8 @@ def work(request: Request, sender: Any, signs: Signs) -> None:
     sentinel = Sentinel()
     if request.machine:
         tell("machine", machine.described(request.threads))
-        tell("limits", limits.limits(request.threads, request.quick, lambda seconds, what: tell("advance", (seconds, what))))
+        told = limits.limits(request.threads, request.quick, lambda seconds, what: tell("advance", (seconds, what)), sentinel)
+        tell("limits", told)
         for size in limits.unfitting(request.quick):
             tell("skipped", (f"the machine's limits at {size:,} elements", "not enough memory"))
     worker = Worker(request, present, tell, signs, sentinel)
