@@ -28,6 +28,7 @@ from fastsig.bench.sentinel import CALM, Sample, Sentinel, settle, waited
 
 TIMING = 1e-3  # seconds: a shorter timing is repeated until it takes as long
 LONG, FEW = 1.0, 3  # seconds of a round from which on so many are enough
+PREPARING = 0.5  # seconds that come to each case: Numba compiles its peers, results are checked
 BRIEF = "sigmoid"  # the function in which a quick run waits for every peer
 NOBODY = -1
 STOP, PEER, PULSE = range(3)  # shared words: whether to stop; the number of the peer at work; a count of what it has done
@@ -136,7 +137,7 @@ def impossible(case: Case) -> str:
 
 def estimate(case: Case, plan: Plan) -> float:
     """About how many seconds it takes."""
-    return plan.seconds + case.size * 60e-9 * plan.least
+    return plan.seconds + PREPARING + case.size * 60e-9 * min(plan.least, FEW)
 
 
 @dataclass
@@ -166,11 +167,11 @@ class Worker:
             self.tell("advance", (left[number], case.label))
 
     def again(self, end: float) -> None:
-        """Those that were disturbed, as long as there is time."""
-        for case, visit in self.visits.items():
-            if self.signs[STOP] or time.perf_counter() + estimate(case, self.request.plan) > end:
-                return
-            if visit.lacking(self.sentinel):
+        """Those that were disturbed, over and over, as long as there is time."""
+        while cases := [case for case, visit in self.visits.items() if visit.lacking(self.sentinel)]:
+            for case in cases:
+                if self.signs[STOP] or time.perf_counter() + estimate(case, self.request.plan) > end:
+                    return
                 self.tell("advance", (0.0, f"again: {case.label}"))
                 self.attempt(case, self.request.plan)
 
