@@ -50,14 +50,19 @@ def one_run(tree: Path, into: Path, options: Sequence[str]) -> dict[Name, Time]:
 
 
 def joined(runs: Sequence[dict[Name, Time]]) -> dict[Name, Time]:
-    """One time for each row that all runs have; its spread is that of the rounds or of the runs, whichever is larger."""
+    """One time for each row that all runs have, of those in which it was calm, if it was in any.
+
+    Its spread is that of the rounds or of the runs, whichever is larger.
+    """
     found = {}
     for name in runs[0]:
         if all(name in run for run in runs):
-            seconds = [run[name].seconds for run in runs]
-            middle = statistics.median(seconds)
-            apart = statistics.median(abs(it - middle) for it in seconds)
-            found[name] = Time(middle, max(apart, statistics.median(run[name].spread for run in runs)))
+            every = [run[name] for run in runs]
+            taken = [it for it in every if it.calm] or every
+            middle = statistics.median(it.seconds for it in taken)
+            apart = statistics.median(abs(it.seconds - middle) for it in taken)
+            spread = max(apart, statistics.median(it.spread for it in taken))
+            found[name] = Time(middle, spread, any(it.calm for it in every))
     return found
 
 
@@ -83,7 +88,8 @@ def main() -> int:
     judged = compare.verdicts(old, new)
     console.table(f"{args.old} → {args.new}", compare.COLUMNS, compare.table(judged))
     print(compare.summary(judged))
-    for line in compare.unmatched(old, new):
+    print(compare.agreement(old, new))
+    for line in compare.unjudged(old, new):
         print(f"  {line}")
     return int(any(it.word == "worse" for it in judged))
 

@@ -1,8 +1,9 @@
 """Rewrite README's generated blocks: `python benchmarks/readme.py`, with `--run` after measuring anew.
 
-The speed table comes from benchmarks/results.json, which `--run` writes; the training table from benchmarks/training.json,
-which `python benchmarks/training.py --json benchmarks/training.json` writes; the accuracy table from the kernels' contracts and
-fastsig/worst.json, to which `python -m fastsig verify --json` adds.
+Options after `--` go to the benchmark: `--run -- --quick` is a try. The speed table comes from benchmarks/results.json, which
+`--run` writes; the training table from benchmarks/training.json, which `python benchmarks/training.py --json
+benchmarks/training.json` writes; the accuracy table from the kernels' contracts and fastsig/worst.json, to which `python -m
+fastsig verify --json` adds.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,17 +102,19 @@ def redraw() -> None:
     plot.save(accuracy.draw("sigmoid", "float32"), str(FIGURES / "accuracy-sigmoid-float32.png"))
 
 
-def measured() -> int:
-    """Run the whole benchmark; its exit code."""
+def measured(options: Sequence[str]) -> int:
+    """Run the benchmark, the whole of it without options; its exit code."""
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    return command.run(parser.parse_args(["--json", str(RESULTS)]))
+    return command.run(parser.parse_args([*options, "--json", str(RESULTS)]))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", action="store_true", help="measure first: minutes")
-    if parser.parse_args().run and (code := measured()):
+    given = sys.argv[1:]
+    place = given.index("--") if "--" in given else len(given)
+    if parser.parse_args(given[:place]).run and (code := measured(given[place + 1 :])):
         return code
     try:
         text = rewritten()

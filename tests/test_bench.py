@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import fastsig
-from fastsig.bench import cases, command, compare, machine, peers, results, runner, suite, tables
+from fastsig.bench import cases, command, compare, machine, peers, results, runner, suite, tables, worker
 from fastsig.bench.cases import CACHED, DTYPES, FAMILY, FUNCTIONS, IN_PLACE, LAYOUTS, NEW, NORMAL, STRIDED, TAILS, WIDE, Case
 from fastsig.bench.peers import ALL_PEERS, ALWAYS
 from fastsig.bench.results import Results, Row
@@ -147,6 +147,21 @@ def test_traffic_and_memory(function, traffic, copied, arrays):
     assert case.memory >= sum(array.nbytes for array in (*made.inputs, *made.outs))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("function", ["sigmoid", "tanh_grad", "bce_with_logits_value_and_grad"])
+def test_arrays_lie_alike(function, layout):
+    """Each begins a page, none lies in another, and each has every place that it is said to have."""
+    for size in (1, SIZE, 5000):
+        made = cases.make_arrays(Case(function, "float64", size, 1, layout))
+        arrays = {id(array): array for array in (*made.inputs, *made.outs, *made.between)}.values()
+        assert {array.ctypes.data % cases.PAGE for array in arrays} == {0}
+        assert {array.shape for array in arrays} == {(size,)}
+        for k, array in enumerate(arrays):
+            array.fill(k)
+        assert [np.unique(array).tolist() for array in arrays] == [[k] for k in range(len(arrays))]
+        assert {array.strides for array in arrays} == {(16,) if layout == STRIDED else (8,)}
+
+
 def test_copy_moves_as_many_arrays_as_it_counts():
     arrays = cases.make_arrays(Case("bce_with_logits_value_and_grad", "float32", SIZE, 1))
     peers.named("copy").prepare("bce_with_logits_value_and_grad", arrays)()
@@ -255,8 +270,8 @@ def complain(function, arrays):
     raise ValueError("not today")
 
 def tire(function, arrays):
-    calls = iter(range(2000))
-    return lambda: (next(calls), np.copyto(arrays.outs[0], 1 / (1 + np.exp(-arrays.inputs[0]))))
+    calls = iter(range(4))  # each takes as long as a timing: checked, tried, and timed twice
+    return lambda: (next(calls), time.sleep(1e-3), np.copyto(arrays.outs[0], 1 / (1 + np.exp(-arrays.inputs[0]))))
 
 def mine(function, arrays):
     return peers.applied(lambda x, y, *_: np.divide(1, 1 + np.exp(-x), out=y), arrays)
@@ -362,6 +377,25 @@ def test_a_missed_bar_is_marked():
     assert tables.bar_row(replace(bar, target=None), 9.0)[1:] == ["–", "9.00"]
 
 
+def test_what_others_disturbed_is_marked(capsys):
+    found = made_up(slower=0.5)
+    assert tables.disturbed(found) == ""
+    assert "~" not in tables.markdown(found)
+    for key, row in found.rows.items():
+        found.rows[key] = replace(row, calm=2 if row.peer == "numpy" else 3)
+    count = sum(row.peer == "numpy" for row in found.rows.values())
+    said = f"Others had a share of the processors all through {count} of {len(found.rows)} measurements."
+    assert tables.disturbed(found) == said
+    tables.report(found)
+    assert all(said in text for text in (" ".join(capsys.readouterr().out.split()), tables.markdown(found)))
+    case = Case("sigmoid", "float32", CACHED, 1)
+    assert tables.ratio_cell(found, case, "numpy") == "~0.50"
+    assert tables.ratio_cell(found, case, "torch") == "0.50"
+    found.add(replace(found.rows[case, "fastsig"], calm=0))
+    assert tables.ratio_cell(found, case, "torch") == "~0.50"
+    assert tables.row_of(found, case, ["torch"])[1].startswith("~")
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_wide_tables_are_not_cut_off(width):
     from fastsig.console import fitting
@@ -385,9 +419,9 @@ def test_nothing_is_lost_silently():
 
 def test_cases_without_memory_are_told(monkeypatch):
     monkeypatch.setattr(machine, "free_memory", lambda: 1 << 20)
-    assert runner.impossible(Case("sigmoid", "float32", 1 << 20, 1)) == "needs 8 MiB of memory, 1 are free"
-    assert runner.impossible(Case("sigmoid", "float32", 1 << 10, 1)) == ""
-    assert runner.impossible(Case("silu", "float32", 1 << 10, 1, IN_PLACE)) != ""
+    assert worker.impossible(Case("sigmoid", "float32", 1 << 20, 1)) == "needs 8 MiB of memory, 1 are free"
+    assert worker.impossible(Case("sigmoid", "float32", 1 << 10, 1)) == ""
+    assert worker.impossible(Case("silu", "float32", 1 << 10, 1, IN_PLACE)) != ""
 
 
 # --- two runs ----------------------------------------------------------------------------------------------------------
@@ -414,6 +448,50 @@ def test_verdicts(new, word):
     assert verdict.noise >= compare.FLOOR
 
 
+def test_what_was_disturbed_is_not_judged():
+    old, new = of_rows(fastsig=1.0, a=2.0, b=3.0), of_rows(fastsig=1.5, a=2.0, b=9.0)
+    (verdict,) = compare.verdicts(old, new)
+    assert verdict.word == "same"  # as far as can be told: the peers lie apart
+    new["case", "b"] = replace(new["case", "b"], calm=False)
+    (verdict,) = compare.verdicts(old, new)
+    assert verdict.word == "worse"
+    assert compare.unjudged(old, new) == []
+    old["case", "fastsig"] = replace(old["case", "fastsig"], calm=False)
+    assert compare.verdicts(old, new) == []
+    assert compare.unjudged(old, new) == ["not judged, for others had a share of the processors: case"]
+
+
+def test_two_runs_agree_as_far_as_is_said():
+    old = of_rows(fastsig=1.0, a=2.0, b=2.0, c=2.0, d=2.0)
+    new = of_rows(fastsig=1.0, a=2.0, b=2.1, c=2.4, d=1.0)
+    told = compare.agreement(old, new)
+    assert told == (
+        "The ratios of the two runs: "
+        "50.0% of 4 agree within 10%, median 12.5%, ninth decile 100.0%, where nobody disturbed either run."
+    )
+    new["case", "d"] = replace(new["case", "d"], calm=False)
+    told = compare.agreement(old, new)
+    assert "66.7% of 3 agree within 10%, median 5.0%, ninth decile 20.0%, where nobody disturbed either run; " in told
+    assert "50.0% of 4 agree within 10%, median 12.5%, ninth decile 100.0%, in all." in told
+    old["case", "fastsig"] = replace(old["case", "fastsig"], calm=False)
+    assert "nothing was undisturbed in both runs; 50.0% of 4" in compare.agreement(old, new)
+    assert compare.agreement(old, {}) == "The two runs have no ratios in common."
+
+
+def test_results_of_the_format_before_can_be_read(tmp_path):
+    found = made_up(slower=0.5)
+    record = {**found.record(), "format": 2}
+    for row in record["rows"]:
+        del row["calm"]
+    (tmp_path / "old.json").write_text(json.dumps(record))
+    old = results.read(tmp_path / "old.json")
+    assert old == found
+    assert all(it.calm for it in compare.times(old).values())
+    (tmp_path / "old.json").write_text(json.dumps({**record, "format": 1}))
+    with pytest.raises(ValueError, match="holds no results"):
+        results.read(tmp_path / "old.json")
+
+
 def test_files_of_both_kinds_are_compared(tmp_path):
     ours = made_up(slower=0.5)
     results.write_json(ours, tmp_path / "ours.json")
@@ -424,7 +502,7 @@ def test_files_of_both_kinds_are_compared(tmp_path):
     times = compare.read(tmp_path / "ours.json")
     assert len(times) == len(ours.rows)
     assert {it.word for it in compare.verdicts(times, times)} == {"same"}
-    assert compare.unmatched(times, {}) != []
+    assert compare.unjudged(times, {}) != []
     record = json.loads((tmp_path / "ours.json").read_text())
     del record["rows"][0]["seconds"]
     (tmp_path / "broken.json").write_text(json.dumps(record))

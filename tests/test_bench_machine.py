@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import fastsig
-import fastsig.bench.machine as machine
-import fastsig.bench.startup as startup
 from fastsig import compiler, parallel
+from fastsig.bench import limits, machine, moving, startup
+from fastsig.bench.sentinel import Sentinel
 
 THREADS = 2
 WAYS = [
-    machine.Way(reads, writes, stores, threads)
-    for reads, writes in machine.STREAMS
+    moving.Way(reads, writes, stores, threads)
+    for reads, writes in moving.STREAMS
     for stores in (("plain", "streaming") if writes else ("plain",))
     for threads in (1, THREADS)
 ]
@@ -27,10 +27,10 @@ STEP = 64  # elements that a loop reads at a time, at most: four registers
 
 def guarded(size, offset):
     """Four arrays with different numbers, `offset` elements after a cache line, and what they are in, guards on either side."""
-    whole = [machine.laid_out(size + 2 * GUARD + offset, np.zeros(1 << 20, np.uint8))[0].view(np.uint32) for _ in range(4)]
+    whole = [moving.laid_out(size + 2 * GUARD + offset, np.zeros(1 << 20, np.uint8))[0].view(np.uint32) for _ in range(4)]
     for k, array in enumerate(whole):
         array[:] = np.random.default_rng(k).integers(0, 2**32, array.size, np.uint32)
-    return whole, [array[GUARD + offset :][:size].view(machine.STORAGE) for array in whole]
+    return whole, [array[GUARD + offset :][:size].view(moving.STORAGE) for array in whole]
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
@@ -56,7 +56,7 @@ def test_all_is_moved_and_nothing_else_touched(way):
 
 
 def test_no_pass_moves_nothing():
-    for way in (machine.Way(1, 1, "plain", 1), machine.Way(2, 2, "streaming", THREADS), machine.Way(1, 1, "numpy", 1)):
+    for way in (moving.Way(1, 1, "plain", 1), moving.Way(2, 2, "streaming", THREADS), moving.Way(1, 1, "numpy", 1)):
         whole, arrays = guarded(1000, 0)
         before = [array.copy() for array in whole]
         way.over(arrays)(0)
@@ -65,15 +65,15 @@ def test_no_pass_moves_nothing():
 
 def test_wrong_loops_are_caught(monkeypatch):
     for way in WAYS:
-        monkeypatch.setattr(machine.Way, "over", lambda self, arrays: lambda passes: None)
+        monkeypatch.setattr(moving.Way, "over", lambda self, arrays: lambda passes: None)
         with pytest.raises(RuntimeError, match="move it right"):
-            machine.check(way)
+            moving.check(way)
 
 
 def test_loops_stand_for_themselves():
     """The compiler hasn't made the C library's of them."""
     for reads, writes in ((1, 1), (1, 2)):
-        _, code = compiler.compile_program(machine.moving(reads, writes))
+        _, code = compiler.compile_program(moving.made(reads, writes))
         assert not any(name in code for name in (b"memcpy", b"memmove", b"memset"))
 
 
@@ -81,9 +81,9 @@ def test_loops_stand_for_themselves():
 def measured():
     told = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "QUICK", (1000, 20_000))
-        patch.setattr(machine, "ENOUGH", {True: 0.0})
-        return machine.limits(THREADS, True, lambda seconds, what: told.append((seconds, what))), told
+        patch.setattr(limits, "QUICK", (1000, 20_000))
+        patch.setattr(limits, "ENOUGH", {True: 0.0})
+        return limits.limits(THREADS, True, lambda seconds, what: told.append((seconds, what)), Sentinel()), told
 
 
 def test_limits_have_all_that_was_measured(measured):
@@ -99,6 +99,7 @@ def test_limits_have_all_that_was_measured(measured):
         assert row["rate"] > 0
         assert row["spread"] >= 0
         assert row["rounds"] >= 7
+        assert 0 <= row["calm"] <= row["rounds"]
     assert all(seconds >= 0 for seconds, _ in told)
     assert {what for _, what in told} >= {f"moving data, {size:,} elements" for size in (1000, 20_000)}
     assert parallel.WORDS[parallel.BUSY] == 0
@@ -108,7 +109,7 @@ def test_limit_is_the_best_way_of_storing(measured):
     rows, _ = measured
     for size in (1000, 20_000):
         rates = [r["rate"] for r in rows if (r["reads"], r["writes"], r["threads"], r["size"]) == (1, 1, 1, size)]
-        assert machine.limit(rows, 1, 1, 1, 8 * size) == max(rates)
+        assert limits.limit(rows, 1, 1, 1, 8 * size) == max(rates)
 
 
 def test_limit_interpolates():
@@ -117,15 +118,15 @@ def test_limit_interpolates():
         for bytes, rate in ((1 << 10, 100.0), (1 << 20, 30.0), (1 << 20, 50.0), (1 << 30, 10.0))
     ]
     for bytes, rate in ((1, 100), (1 << 10, 100), (1 << 15, 75), (1 << 20, 50), (1 << 25, 30), (1 << 30, 10), (1 << 40, 10)):
-        assert machine.limit(rows, 1, 1, 1, bytes) == pytest.approx(rate)
-    assert machine.limit(rows, 2, 1, 1, 1 << 20) is None
-    assert machine.limit(rows, 1, 1, 2, 1 << 20) is None
-    assert machine.limit([], 1, 1, 1, 1 << 20) is None
+        assert limits.limit(rows, 1, 1, 1, bytes) == pytest.approx(rate)
+    assert limits.limit(rows, 2, 1, 1, 1 << 20) is None
+    assert limits.limit(rows, 1, 1, 2, 1 << 20) is None
+    assert limits.limit([], 1, 1, 1, 1 << 20) is None
 
 
 def test_sizes_fit_into_memory(monkeypatch):
-    monkeypatch.setattr(machine, "free_memory", lambda: 1000)
-    assert machine.limits(1, True, lambda seconds, what: None) == []
+    monkeypatch.setattr(limits, "free_memory", lambda: 1000)
+    assert limits.limits(1, True, lambda seconds, what: None, Sentinel()) == []
 
 
 def test_the_machine_is_described():

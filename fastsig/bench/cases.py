@@ -28,6 +28,7 @@ CONTIGUOUS, NEW, IN_PLACE, STRIDED = LAYOUTS = ("contiguous", "new output", "in 
 SCORES, NORMAL, TAILS = DATA = ("scores", "normal", "tail-heavy")
 CACHED, MEBI = 65_536, 1 << 20
 BLOCK = 1 << 18  # about the period of the input; a block and its reference stay in the cache while results are compared
+PAGE, HUGE = 4096, 2 << 20  # bytes
 SPARE = 3  # the most arrays besides its inputs and outputs that a peer keeps or makes: torch's cross-entropy
 SINGLE = ("sigmoid", "softplus", "logit", "silu", "tanh")  # and what no peer needs one for
 RUNAWAY = ("silu", "logit")  # applied to their own results over and over, they end among the subnormals or outside their domain
@@ -161,7 +162,7 @@ class Arrays:
     case: Case
     inputs: tuple[Array, ...]
     outs: tuple[Array, ...]
-    spares: list[Array]
+    between: tuple[Array, ...]  # none, where no peer needs one
 
     @property
     def new(self) -> bool:
@@ -174,10 +175,8 @@ class Arrays:
         return partial(np.empty, self.case.size, storage(self.case.dtype))
 
     def spare(self) -> Array:
-        """An array for what lies between the input and the result; all peers share it, and who needs none has none made."""
-        if not self.spares:
-            self.spares.append(self.empty())
-        return self.spares[0]
+        """An array for what lies between the input and the result, the same for all peers."""
+        return self.between[0]
 
     def fill(self) -> None:
         """Give the inputs their values."""
@@ -188,14 +187,22 @@ class Arrays:
 
 
 def make_arrays(case: Case) -> Arrays:
-    step = 2 if case.layout == STRIDED else 1
+    """The arrays, the inputs filled; each begins a page of one block, so that they lie alike in every run.
 
-    def empty() -> Array:
-        return np.empty(case.size * step, storage(case.dtype))[::step]
-
-    inputs = tuple(empty() for _ in case.inputs)
-    outs = inputs if case.layout == IN_PLACE else tuple(empty() for _ in case.outputs) if case.layout != NEW else ()
-    arrays = Arrays(case, inputs, outs, [])
+    NumPy asks for huge pages from 4 MiB on, so that the block is no smaller: what a small array's pages share in the caches
+    would otherwise be another thing each time.
+    """
+    step, kind = 2 if case.layout == STRIDED else 1, storage(case.dtype)
+    length = case.size * step * kind.itemsize
+    apart = -(-length // PAGE) * PAGE
+    outputs = 0 if case.layout in (NEW, IN_PLACE) else len(case.outputs)
+    between = 0 if case.function in SINGLE else 1
+    count = len(case.inputs) + outputs + between
+    space = np.empty(max(count * apart, 2 * HUGE) + HUGE, np.uint8)
+    start = -space.ctypes.data % HUGE
+    made = [space[start + k * apart :][:length].view(kind)[::step] for k in range(count)]
+    inputs, outs = tuple(made[: len(case.inputs)]), tuple(made[len(case.inputs) :][:outputs])
+    arrays = Arrays(case, inputs, inputs if case.layout == IN_PLACE else outs, tuple(made[count - between : count]))
     arrays.fill()
     return arrays
 
@@ -235,7 +242,7 @@ def check(call: Call, arrays: Arrays, as_array: Callable[[Any], Array] = np.asar
     `as_array` makes NumPy's of an array that the call returns, where its results are new ones.
     """
     case = arrays.case
-    for out in (*arrays.outs, *arrays.spares):
+    for out in (*arrays.outs, *arrays.between):
         out.fill(np.nan)  # not the results of the peer before
     if case.layout == IN_PLACE:
         arrays.fill()

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from fastsig import console, parallel
-from fastsig.bench import compare, machine, runner, startup, suite, tables
+from fastsig.bench import compare, machine, runner, startup, suite, tables, worker
 from fastsig.bench.cases import DATA, DTYPES, FUNCTIONS, LAYOUTS, MEBI
 from fastsig.bench.peers import ALL_PEERS
 from fastsig.bench.results import Results, write_csv, write_json
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> int:
         return 2
     count = args.threads or machine.processors()
     chosen = suite.chosen_cases(count, args.quick, args.functions, args.dtypes, args.sizes, args.layouts, args.data)
-    plan = runner.QUICK if args.quick else runner.FULL
-    request = runner.Request(chosen, args.peers, plan, count, args.quick)
+    plan = worker.QUICK if args.quick else worker.FULL
+    request = worker.Request(chosen, args.peers, plan, count, args.quick)
     results = Results(quick=args.quick)
     begin = time.perf_counter()
     try:
@@ -170,5 +170,6 @@ def report_changes(results: Results, earlier: dict[compare.Name, compare.Time]) 
     judged = compare.verdicts(earlier, now)
     console.table("changes", compare.COLUMNS, compare.table(judged))
     print(compare.summary(judged))
-    for line in compare.unmatched(earlier, now):
+    print(compare.agreement(earlier, now))
+    for line in compare.unjudged(earlier, now):
         print(f"  {line}")

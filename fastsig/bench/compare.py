@@ -17,6 +17,7 @@ FLOOR = 0.03  # relative: two runs of the same code on an idle machine differ by
 SIGMA = 1.4826  # of normal errors, over their median absolute deviation
 LEAST = 3  # rounds
 WIDTH = 3  # sigmas: what is beyond is no noise
+NEAR = 0.1  # relative: what two runs of the same code are to agree within
 Name = tuple[str, str]  # a case, and who was timed in it
 
 
@@ -26,6 +27,7 @@ class Time:
 
     seconds: float
     spread: float
+    calm: bool = True  # whether nobody else had a share of the processors, as far as that is known
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ def verdicts(old: Mapping[Name, Time], new: Mapping[Name, Time], ours: str = "fa
     """A verdict for each row of `ours` that both runs have.
 
     Who else was timed in the same case is the measure of the machine: those programs are the same in both runs, so the median
-    of their changes is taken out of ours, and how far they lie apart counts as noise, as does the spread of rounds.
+    of their changes is taken out of ours, and how far they lie apart counts as noise, as does the spread of rounds. What was
+    disturbed in either run is neither judged nor a measure.
     """
     judged = []
-    for name in [name for name in new if name in old and name[1] == ours]:
-        peers = [it for it in new if it in old and it[0] == name[0] and it[1] != ours]
+    both = calm_in_both(old, new)
+    for name in [name for name in both if name[1] == ours]:
+        peers = [it for it in both if it[0] == name[0] and it[1] != ours]
         others = [new[it].seconds / old[it].seconds for it in peers]
         drift = statistics.median(others) if others else 1.0
         apart = SIGMA * statistics.median(abs(it / drift - 1) for it in others) if others else 0.0
@@ -59,6 +63,41 @@ def verdicts(old: Mapping[Name, Time], new: Mapping[Name, Time], ours: str = "fa
         noise = max(FLOOR, WIDTH * math.hypot(apart, theirs, SIGMA * spread_of(name, old, new)))
         judged.append(Verdict(name, old[name].seconds, new[name].seconds, new[name].seconds / old[name].seconds / drift, noise))
     return judged
+
+
+def calm_in_both(old: Mapping[Name, Time], new: Mapping[Name, Time]) -> list[Name]:
+    """What was measured undisturbed in either run."""
+    return [name for name, it in new.items() if it.calm and name in old and old[name].calm]
+
+
+def agreement(old: Mapping[Name, Time], new: Mapping[Name, Time], ours: str = "fastsig") -> str:
+    """How far two runs agree on the ratios of our times to the others', with and without what was disturbed in either.
+
+    Where both are runs of the same code on the same machine, it says what the benchmark is worth there.
+    """
+    calm, every = (differences(names, old, new, ours) for names in (calm_in_both(old, new), [*new]))
+    told = [f"{agreeing(calm)} where nobody disturbed either run" if calm else "nothing was undisturbed in both runs"]
+    if len(every) > len(calm):
+        told.append(f"{agreeing(every)} in all")
+    return f"The ratios of the two runs: {'; '.join(told)}." if every else "The two runs have no ratios in common."
+
+
+def differences(names: Sequence[Name], old: Mapping[Name, Time], new: Mapping[Name, Time], ours: str) -> list[float]:
+    """How far the runs lie apart on each ratio, in order."""
+    found, present = [], {*names}
+    for name in names:
+        own = name[0], ours
+        if name != own and own in present and name in old and own in old:
+            before, now = (run[own].seconds / run[name].seconds for run in (old, new))
+            found.append(max(now / before, before / now) - 1)
+    return sorted(found)
+
+
+def agreeing(apart: Sequence[float]) -> str:
+    """The part of the ratios that are near each other, the median difference and the ninth decile, in words."""
+    near = sum(it <= NEAR for it in apart) / len(apart)
+    middle, most = statistics.median(apart), apart[math.ceil(0.9 * len(apart)) - 1]
+    return f"{near:.1%} of {len(apart)} agree within {NEAR:.0%}, median {middle:.1%}, ninth decile {most:.1%},"
 
 
 def spread_of(name: Name, old: Mapping[Name, Time], new: Mapping[Name, Time]) -> float:
@@ -69,7 +108,7 @@ def spread_of(name: Name, old: Mapping[Name, Time], new: Mapping[Name, Time]) ->
 def times(measured: Results) -> dict[Name, Time]:
     """Those of a run of `python -m fastsig bench`; what had too few rounds, as when it was interrupted, doesn't count."""
     return {
-        (case.label, peer): Time(row.seconds, row.spread)
+        (case.label, peer): Time(row.seconds, row.spread, not row.disturbed)
         for (case, peer), row in measured.rows.items()
         if row.seconds is not None and row.spread is not None and row.rounds >= LEAST
     }
@@ -115,9 +154,11 @@ def summary(judged: Sequence[Verdict]) -> str:
     return f"Against the earlier run: {told}. Changes are freed of what all peers of a row share, which is the machine's."
 
 
-def unmatched(old: Mapping[Name, Time], new: Mapping[Name, Time], ours: str = "fastsig") -> list[str]:
-    """Our rows that only one of the runs has."""
-    told = []
+def unjudged(old: Mapping[Name, Time], new: Mapping[Name, Time], ours: str = "fastsig") -> list[str]:
+    """Our rows that aren't judged, and why: only one of the runs has them, or they were disturbed."""
+    both = [name for name in new if name in old and name[1] == ours]
+    disturbed = [name[0] for name in both if not (old[name].calm and new[name].calm)]
+    told = [f"not judged, for others had a share of the processors: {'; '.join(disturbed)}"] if disturbed else []
     for those, others, where in ((old, new, "earlier"), (new, old, "later")):
         missing = [name[0] for name in those if name[1] == ours and name not in others]
         if missing:

@@ -33,6 +33,7 @@ def html(results: Results) -> str:
         caches={name: tables.human_bytes(size) for name, size in results.machine["caches"].items()},
         taken=human_time(results.seconds),
         lost=tables.lost(results),
+        disturbed=tables.disturbed(results),
         losses=tables.in_words(results.losses),
         problems=problems,
         legend=tables.LEGEND,

@@ -642,7 +642,7 @@ def use_torch(function: str, arrays: Arrays) -> Call:
     }
     if arrays.new and function in new:
         return partial(new[function], *inputs)
-    tensors = Tensors(arrays.case, tuple(inputs), tuple(outs), arrays.spares)
+    tensors = Tensors(arrays.case, tuple(inputs), tuple(outs), arrays.between)
     return applied(steps[function], tensors, partial(torch.empty_like, inputs[0]))
 
 

@@ -12,13 +12,17 @@ from typing import Any
 
 from fastsig.bench.cases import DATA, DTYPES, FUNCTIONS, LAYOUTS, Case
 from fastsig.bench.peers import ALWAYS, title
+from fastsig.bench.sentinel import CALM
 
-FORMAT = 2  # of the file
+FORMAT = 3  # of the file; 2 had no count of calm rounds
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one peer took in one case: the median of the rounds, and their median absolute deviation from it."""
+    """What one peer took in one case: the median of its calm rounds, and their median absolute deviation from it.
+
+    Where fewer than three were calm, it is of all rounds, and the row counts as disturbed.
+    """
 
     case: Case
     peer: str
@@ -28,6 +32,11 @@ class Row:
     repeats: int  # calls in each timing
     bytes: int  # that have to be read and written
     error: str = ""
+    calm: int | None = None  # rounds in which nobody else had a share of the processors; None where nobody looked
+
+    @property
+    def disturbed(self) -> bool:
+        return self.seconds is not None and self.calm is not None and self.calm < CALM
 
     @property
     def ns(self) -> float | None:
@@ -101,6 +110,11 @@ class Results:
         return {key: value for key, value in self.comparisons.items() if is_loss(value)}
 
     @property
+    def disturbed(self) -> list[Row]:
+        """What was measured in the presence of others."""
+        return [row for row in self.rows.values() if row.disturbed]
+
+    @property
     def problems(self) -> list[str]:
         """What isn't measured, and why."""
         missing = [f"{title(name)}: {why}" for name, why in self.peers.items() if why]
@@ -150,9 +164,11 @@ def read(path: Path) -> Results:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} holds no JSON: {error}") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    if not isinstance(record, dict) or record.get("format") not in (2, FORMAT):
         raise ValueError(f"{path} holds no results of this benchmark (format {FORMAT}): `bench --json FILE` writes them")
     try:
+        if record["format"] == 2:
+            record["rows"] = [{**row, "calm": None} for row in record["rows"]]
         return Results.of(record)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} holds results that aren't whole: {error}") from None

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fastsig import console
-from fastsig.bench import machine
+from fastsig.bench import limits
 from fastsig.bench.cases import CACHED, CONTIGUOUS, NEW, WIDE, Case
 from fastsig.bench.peers import ALWAYS, title
 from fastsig.bench.results import Results, human_time, in_order, is_loss, number
 from fastsig.bench.suite import LARGEST, Bar, bars
 
-LEGEND = "Ratios are fastsig's time over the peer's; ! marks a loss."
+LEGEND = "Ratios are fastsig's time over the peer's; ! marks a loss, ~ what others disturbed."
 
 
 def limit_rate(results: Results, case: Case) -> float | None:
@@ -21,7 +21,7 @@ def limit_rate(results: Results, case: Case) -> float | None:
         return None  # it was measured on one thread and on all
     read, written = len(case.inputs), len(case.outputs)
     counts = {it["threads"] for it in results.limits if it["threads"] <= case.threads}
-    rates = (machine.limit(results.limits, read, written, count, case.traffic()) for count in counts)
+    rates = (limits.limit(results.limits, read, written, count, case.traffic()) for count in counts)
     return max((rate for rate in rates if rate), default=None)
 
 
@@ -36,10 +36,13 @@ def percent(value: float | None) -> str:
 
 
 def ratio_cell(results: Results, case: Case, peer: str) -> str:
-    row, value = results.rows.get((case, peer)), results.ratio(case, peer)
+    row, own, value = results.rows.get((case, peer)), results.rows.get((case, "fastsig")), results.ratio(case, peer)
     if row is not None and row.error:
         return "failed"
-    return number(value) + (" !" if value is not None and peer not in ALWAYS and is_loss(value) else "")
+    unsure = value is not None and any(it and it.disturbed for it in (row, own))
+    return (
+        ("~" if unsure else "") + number(value) + (" !" if value is not None and peer not in ALWAYS and is_loss(value) else "")
+    )
 
 
 def row_of(results: Results, case: Case, others: Sequence[str]) -> list[str]:
@@ -47,7 +50,12 @@ def row_of(results: Results, case: Case, others: Sequence[str]) -> list[str]:
     if own is None or own.seconds is None or own.spread is None:
         cells = ["failed" if own else "–", *"–––"]
     else:
-        cells = [human_time(own.seconds), f"{own.spread / own.seconds:.0%}", number(own.ns), number(own.rate)]
+        cells = [
+            "~" * own.disturbed + human_time(own.seconds),
+            f"{own.spread / own.seconds:.0%}",
+            number(own.ns),
+            number(own.rate),
+        ]
     cells.append(percent(of_limit(results, case)))
     return [f"{case.dtype}, {case.place}", *cells, *(ratio_cell(results, case, name) for name in ("copy", *others))]
 
@@ -115,6 +123,13 @@ def lost(results: Results) -> str:
     return f"{told} It failed in {failed} cases." if failed else told
 
 
+def disturbed(results: Results) -> str:
+    """How many of the measurements others had a part in, or nothing."""
+    watched = sum(row.seconds is not None and row.calm is not None for row in results.rows.values())
+    count = len(results.disturbed)
+    return f"Others had a share of the processors all through {count} of {watched} measurements." if count else ""
+
+
 def report(results: Results) -> None:
     """Print everything that was measured, and what wasn't and why."""
     for heading, columns, rows in tables(results):
@@ -125,7 +140,7 @@ def report(results: Results) -> None:
         console.table("the machine: arrays moved without a computation", LIMITS, limit_rows(results))
     if results.startup:
         console.table("start-up: whole processes", STARTS, start_rows(results))
-    print(f"\n{LEGEND} {lost(results)}")
+    print(" ".join(filter(None, [f"\n{LEGEND}", lost(results), disturbed(results)])))
     for line in (*in_words(results.losses), *(f"not measured: {line}" for line in results.problems)):
         print(f"  {line}")
     print(f"\n{described(results)}")
@@ -197,8 +212,11 @@ def markdown(results: Results) -> str:
     untold = {key: value for key, value in results.losses.items() if key[0] not in told or key[1] in UNLISTED}
     if untold:
         lines += ["", f"Slower elsewhere, too: {'; '.join(in_words(untold))}."]
+    if note := disturbed(results):
+        lines += ["", f"{note} Their ratios are marked by ~."]
     if notes := results.problems:
-        lines += ["", f"Not measured: {'; '.join(notes)}."]
+        lines += ["", "<details>", f"<summary>What isn't measured, and why ({len(notes)})</summary>", ""]
+        lines += [*(f"- {note}" for note in notes), "", "</details>"]
     return "\n".join(lines)
 
 
