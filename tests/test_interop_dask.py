@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from conftest import BFLOAT16, as_tuple, assert_same, every_function, inputs, is_nan
 
 import fastsig
-from fastsig import losses, testing
+from fastsig import losses, parallel, testing
 
 dask = pytest.importorskip("dask", reason="dask isn't installed")
 distributed = pytest.importorskip("distributed", reason="distributed isn't installed")
@@ -33,12 +34,18 @@ def _scheduler():
 
 
 @pytest.fixture(scope="module")
-def client():
+def client(tmp_path_factory):
     """Of a cluster of two processes, each with two threads."""
-    options = {"processes": True, "host": "127.0.0.1", "dashboard_address": None, "local_directory": None}
+    with cluster_of(2, tmp_path_factory.mktemp("dask")) as it:
+        yield it
+
+
+@contextmanager
+def cluster_of(processes, directory):
+    options = {"host": "127.0.0.1", "local_directory": directory, "scheduler_kwargs": {"dashboard": False}}
+    options["dashboard_address"] = "127.0.0.1:0"  # any free port: with None there is a server on 8787, dashboard or not
     with (
-        dask.config.set({"distributed.admin.tick.limit": "1h", "distributed.worker.memory.terminate": False}),
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, **options) as cluster,
+        distributed.LocalCluster(n_workers=processes, threads_per_worker=2, processes=True, **options) as cluster,
         distributed.Client(cluster, set_as_default=False) as it,
     ):
         yield it
@@ -135,19 +142,19 @@ def test_chunks_of_unknown_size(name, module):
 @pytest.mark.parametrize("name", ["sigmoid", "bce_with_logits_value_and_grad"])
 def test_read_only_and_strided_chunks(name, module):
     arrays = inputs(name, "float32", SHAPE)
-    lazy = [a.T[::-1, ::3].map_blocks(read_only, meta=a._meta) for a in chunked(arrays)]
-    want = as_tuple(getattr(fastsig, name)(*arrays))
-    assert_same(together(getattr(module, name)(*lazy)), tuple(w.T[::-1, ::3] for w in want))
+    lazy = [a.map_blocks(strided, meta=a._meta) for a in chunked(arrays)]
+    assert_same(together(getattr(module, name)(*lazy)), as_tuple(getattr(fastsig, name)(*arrays)))
 
 
-def read_only(chunk):
-    assert not chunk.flags.c_contiguous
-    chunk = chunk.view()
-    chunk.flags.writeable = False
-    return chunk
+def strided(chunk):
+    """The same, read-only, each element away from the next and the last one first; Dask's slices would be copies."""
+    view = np.empty([3 * n for n in chunk.shape], chunk.dtype, order="F")[::-3, ::3]
+    view[...] = chunk
+    view.flags.writeable = False
+    return view
 
 
-@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize("scheduler", ["threads", pytest.param("processes", marks=pytest.mark.slow)])
 def test_local_schedulers(scheduler):
     arrays = inputs("bce_with_logits_value_and_grad", "float32", SHAPE)
     lazy = chunked(arrays)
@@ -199,16 +206,21 @@ def test_building_computes_nothing(module):
     assert len(seen) == 9
 
 
-def test_building_compiles_nothing(python, tmp_path):
+def test_building_compiles_nothing_and_names_everything_alike(python, tmp_path):
+    """The same keys in every process: a scheduler knows what it has already."""
     code = """if True:
         import os, sys, dask.array as da, fastsig, fastsig.interop.dask as fd
         x = da.ones((6, 8), chunks=3, dtype="f4")
         for name in fastsig.UFUNCS:
             getattr(fd, name)(*[x] * getattr(fastsig, name).nin)
-        fd.bce_with_logits_loss(x, x, sample_weight=x, hess=True), fd.focal_loss(x, x)
-        print(os.listdir(os.environ["FASTSIG_CACHE_DIR"]), "numba" in sys.modules)
+        fd.bce_with_logits_loss(x, x, sample_weight=x, hess=True)
+        assert os.listdir(os.environ["FASTSIG_CACHE_DIR"]) == [] and "numba" not in sys.modules
+        print(fd.sigmoid(x).name, fd.tanh_value_and_grad(x)[1].name, fd.focal_loss(x, x)[0].name)
     """
-    assert python(code, FASTSIG_CACHE_DIR=tmp_path) == "[] False"
+    x = da.ones((6, 8), chunks=3, dtype="f4")
+    names = [fd.sigmoid(x).name, fd.tanh_value_and_grad(x)[1].name, fd.focal_loss(x, x)[0].name]
+    assert python(code, FASTSIG_CACHE_DIR=tmp_path).split() == names
+    assert len({fd.focal_loss(x, x, gamma=g)[0].name for g in (1, 2, 3)}) == 3
 
 
 class Counted(np.ndarray):
@@ -232,8 +244,8 @@ def test_both_results_are_of_one_call_a_chunk(name, module):
     dask.compute(*pair)
     assert Counted.calls == [name] * 9
     Counted.calls.clear()
-    (pair[0] + pair[1]).sum().compute()
-    assert Counted.calls.count(name) == 9
+    da.stack(pair).compute()
+    assert Counted.calls == [name] * 9
 
 
 @pytest.mark.parametrize("module", [fastsig, fd], ids=["ufunc", "interop"])
@@ -246,20 +258,8 @@ def test_graphs_are_small(module):
             assert b"numba" not in kept
             assert len(kept) < len(pickle.dumps(da.exp(x).__dask_graph__())) + 1000
     results = fd.bce_with_logits_loss(x, x, hess=True)
-    assert all(len(pickle.dumps(r.__dask_graph__())) < 40_000 for r in results)
-
-
-def test_keys_are_the_same_in_every_process(python):
-    """So that a scheduler knows what it has already."""
-    code = """if True:
-        import dask.array as da, fastsig.interop.dask as fd
-        x = da.ones(9, chunks=3)
-        print(fd.sigmoid(x).name, fd.tanh_value_and_grad(x)[1].name, fd.focal_loss(x, x)[0].name)
-    """
-    x = da.ones(9, chunks=3)
-    names = {fd.sigmoid(x).name, fd.tanh_value_and_grad(x)[1].name, fd.focal_loss(x, x)[0].name}
-    assert set(python(code).split()) == names
-    assert len({fd.focal_loss(x, x, gamma=g)[0].name for g in (1, 2, 3)}) == 3
+    own = len(pickle.dumps(da.exp(x).sum().__dask_graph__()))
+    assert all(len(pickle.dumps(r.__dask_graph__())) < own for r in results)
 
 
 def test_xarray_keeps_coordinates():
@@ -309,7 +309,9 @@ def assert_losses_agree(got, want):
     else:
         assert_same(got[1:], want[1:])
         assert got[0].dtype == want[0].dtype
-        assert abs(np.float64(got[0]) - np.float64(want[0])) <= 2 * testing.finfo(got[0].dtype).eps * abs(np.float64(want[0]))
+        assert abs(np.float64(got[0]) - np.float64(want[0])) <= max(1e-14, 2 * testing.finfo(got[0].dtype).eps) * abs(
+            np.float64(want[0])
+        )
 
 
 @every_loss
@@ -469,7 +471,7 @@ def test_arguments_that_do_not_fit():
         (lambda: fd.bce_with_logits_loss(x, x, label_smoothing=2), "label_smoothing must lie between"),
         (lambda: fd.bce_with_logits_loss(x, x, hess=True, grad=False), "leave grad=True"),
         (lambda: fd.focal_loss(x[x > 0], x.rechunk(4)[x.rechunk(4) > 0]), "as many chunks as x"),
-        (lambda: fd.focal_loss(x, x, sample_weight=-x).compute(), "sample_weight must not be negative"),
+        (lambda: fd.focal_loss(x, x, sample_weight=-x), "sample_weight must not be negative"),
     ):
         with pytest.raises(ValueError, match=told):
             together(call())
@@ -488,7 +490,7 @@ def on_cluster(client, results):
     return client.gather(client.compute(list(as_tuple(results))))
 
 
-@pytest.mark.parametrize("name", ["sigmoid", "silu_value_and_grad", "sigmoid_vjp", "bce_with_logits_value_and_grad"])
+@pytest.mark.parametrize("name", ["sigmoid", "bce_with_logits", "bce_with_logits_value_and_grad"])
 def test_cluster(client, name):
     """Both processes take part; chunks that have travelled are read-only, others strided, masked or of unknown size."""
     arrays = inputs(name, "float32", SHAPE)
@@ -522,16 +524,25 @@ def test_cluster_keeps_xarrays_coordinates(client):
 
 def threads_of_a_worker():
     """What Dask has set, what counts, and how many threads a large call adds to a worker's own."""
-    with np.errstate(all="raise"):
-        x = np.zeros(1_000_000, np.float32)
-        fastsig.sigmoid(x[:10])
-        before = os.listdir("/proc/self/task")
-        fastsig.sigmoid(x)
-        added = set(os.listdir("/proc/self/task")) - set(before)
-    return os.environ["OMP_NUM_THREADS"], fastsig.get_num_threads(), len(added)
+    x = np.zeros(1_000_000, np.float32)
+    fastsig.sigmoid(x[:10])
+    before = os.listdir("/proc/self/task")
+    fastsig.sigmoid(x)
+    return os.environ["OMP_NUM_THREADS"], fastsig.get_num_threads(), len({*os.listdir("/proc/self/task")} - {*before})
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc")
+needs_proc = pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="counts threads in /proc")
+
+
+@needs_proc
 def test_workers_start_no_threads_of_their_own(client):
     """Dask sets OMP_NUM_THREADS=1 for them."""
     assert set(client.run(threads_of_a_worker).values()) == {("1", 1, 0)}
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.skipif(parallel.runtime() is None, reason="there is no OpenMP runtime on this machine")
+def test_workers_follow_what_dask_sets(tmp_path):
+    with dask.config.set({"distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": 3}), cluster_of(1, tmp_path) as it:
+        assert list(it.run(threads_of_a_worker).values()) == [("3", 3, 2)]
