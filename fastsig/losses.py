@@ -140,14 +140,18 @@ def bce_with_logits_loss(
     ----------
     `torch.nn.functional.binary_cross_entropy_with_logits`, for the meaning of the arguments.
     """
-    smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
-    if hess and not grad:
-        raise ValueError("hess=True comes with the gradient, so that grad=False can't go with it: leave grad=True")
-    call = Call.of(x, t, reduction, 1 + bool(grad) + bool(hess), out)
-    if sample_weight is None and pos_weight is None and smoothing == 0.0:
-        return call.evaluate("bce_terms", [], [])
-    weights = [call.weight("sample_weight", sample_weight), call.weight("pos_weight", pos_weight)]
-    return call.evaluate("weighted_bce_terms", weights, [smoothing])
+    call, terms, weights, numbers = cross_entropy(
+        x,
+        t,
+        sample_weight=sample_weight,
+        pos_weight=pos_weight,
+        label_smoothing=label_smoothing,
+        reduction=reduction,
+        grad=grad,
+        hess=hess,
+        out=out,
+    )
+    return call.evaluate(terms, weights, numbers)
 
 
 @overload
@@ -234,13 +238,57 @@ def focal_loss(
     Lin, Goyal, Girshick, He, Dollár, "Focal Loss for Dense Object Detection", 2017; torchvision's `sigmoid_focal_loss`, for
     the meaning of the arguments, where an alpha of -1 is None here.
     """
+    call, terms, weights, numbers = focal(
+        x, t, gamma=gamma, alpha=alpha, sample_weight=sample_weight, reduction=reduction, grad=grad, out=out
+    )
+    return call.evaluate(terms, weights, numbers)
+
+
+# --- what each checks, and what it has the loop run over ------------------------------------------------------------------
+
+
+def cross_entropy(
+    x: npt.ArrayLike,
+    t: npt.ArrayLike,
+    *,
+    label_smoothing: float,
+    reduction: str,
+    grad: bool,
+    hess: bool,
+    sample_weight: npt.ArrayLike | None = None,
+    pos_weight: npt.ArrayLike | None = None,
+    out: Any = None,
+) -> tuple[Call, str, list[Array], list[float]]:
+    """The call of `bce_with_logits_loss`, checked, and what it evaluates."""
+    smoothing = number("label_smoothing", label_smoothing, 0.0, 1.0)
+    if hess and not grad:
+        raise ValueError("hess=True comes with the gradient, so that grad=False can't go with it: leave grad=True")
+    call = Call.of(x, t, reduction, 1 + bool(grad) + bool(hess), out)
+    if sample_weight is None and pos_weight is None and smoothing == 0.0:
+        return call, "bce_terms", [], []
+    weights = [call.weight("sample_weight", sample_weight), call.weight("pos_weight", pos_weight)]
+    return call, "weighted_bce_terms", weights, [smoothing]
+
+
+def focal(
+    x: npt.ArrayLike,
+    t: npt.ArrayLike,
+    *,
+    gamma: float,
+    alpha: float | None,
+    reduction: str,
+    grad: bool,
+    sample_weight: npt.ArrayLike | None = None,
+    out: Any = None,
+) -> tuple[Call, str, list[Array], list[float]]:
+    """The call of `focal_loss`, checked, and what it evaluates."""
     gamma = number("gamma", gamma, 0.0, STEEPEST)
     one, other = (1.0, 1.0)
     if alpha is not None:
         one = number("alpha", alpha, 0.0, 1.0, "; None weighs both classes alike")
         other = 1.0 - one
     call = Call.of(x, t, reduction, 1 + bool(grad), out)
-    return call.evaluate("focal_terms", [call.weight("sample_weight", sample_weight)], [one, other, gamma])
+    return call, "focal_terms", [call.weight("sample_weight", sample_weight)], [one, other, gamma]
 
 
 # --- what both do --------------------------------------------------------------------------------------------------------
@@ -281,6 +329,7 @@ class Call:
     dtype: np.dtype[Any]
     reduction: str
     results: tuple[Array | None, ...]
+    count: int  # elements that a mean divides by: more than here, if this is a part of the data
 
     @property
     def format(self) -> np.dtype[Any]:
@@ -297,7 +346,7 @@ class Call:
             raise ValueError(f"t must have x's shape {logits.shape}, or be one label for all, not shape {labels.shape}")
         loss = np.empty(logits.shape, dtype) if reduction == "none" else None
         results = (loss, *gradients(out, outputs - 1, logits.shape, dtype))
-        return cls(logits, labels, dtype, reduction, results)
+        return cls(logits, labels, dtype, reduction, results, logits.size)
 
     def weight(self, name: str, value: npt.ArrayLike | None) -> Array:
         """A weight as an array, checked."""
@@ -327,7 +376,7 @@ class Call:
     def run(self, name: str, weights: Sequence[Array], numbers: Sequence[float]) -> npt.NDArray[np.float64]:
         """Fill the results; the sums of the blocks."""
         n, summed = self.x.size, self.reduction != "none"
-        scale = 1 / n if self.reduction == "mean" and n else 1.0
+        scale = 1 / self.count if self.reduction == "mean" and self.count else 1.0
         run = loop(name, self.dtype, len(self.results), summed)
         constants = np.array([[*numbers, scale]], self.format).T
         inputs = [Flat.of(a, self.x.shape, self.dtype) for a in (self.x, self.t)]
@@ -351,10 +400,7 @@ class Call:
     def answer(self, sums: npt.NDArray[np.float64]) -> Any:
         loss: Any = self.results[0]
         if loss is None:
-            total = added(sums)
-            if self.reduction == "mean":
-                total = total / self.x.size if self.x.size else math.nan
-            loss = rounded(total, self.dtype)
+            loss = finished(added(sums), self.reduction, self.count, self.dtype)
         elif not loss.ndim:
             loss = loss[()]
         return loss if len(self.results) == 1 else (loss, *self.results[1:])
@@ -486,6 +532,13 @@ def added(sums: npt.NDArray[np.float64]) -> float:
     except (OverflowError, ValueError):
         with np.errstate(all="ignore"):
             return float(sums.sum())
+
+
+def finished(total: float, reduction: str, count: int, dtype: np.dtype[Any]) -> Any:
+    """The loss, from the sum of its terms."""
+    if reduction == "mean":
+        total = total / count if count else math.nan
+    return rounded(total, dtype)
 
 
 def rounded(total: float, dtype: np.dtype[Any]) -> Any:

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import sys
-import warnings
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
@@ -173,27 +172,25 @@ def runtimes() -> str:
 
 
 def kept() -> str:
-    from fastsig import compiler
+    from fastsig import store
 
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")  # the reason belongs into the report
-        folder = compiler.cache_folder()
+    folder, reason = store.found()
     if folder is None:
-        return f"none: {said[0].message if said else 'each process compiles anew'}"
-    files = sorted(folder.rglob("*.o"))
-    return f"{folder} ({len(files)} loops, {sum(file.stat().st_size for file in files) >> 10:,} KiB)"
+        return f"none: {reason}"
+    files = [*store.entries(folder)]
+    return f"{folder} ({len(files)} loops, {sum(file.size for file in files) >> 10:,} KiB)"
 
 
 def trusted() -> str:
-    from fastsig import compiler
+    from fastsig import store
 
-    return "yes: nobody else can write to it" if compiler.cache_folder() else "no"
+    return "yes: nobody else can write to it" if store.found()[0] else "no"
 
 
 def writable() -> str:
-    from fastsig import compiler
+    from fastsig import store
 
-    return "yes" if compiler.writable() else "no"
+    return "yes" if store.writable() else "no"
 
 
 def environment() -> dict[str, str]:

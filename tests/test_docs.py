@@ -20,7 +20,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 NEEDING = re.compile(r"<!-- needs: (?P<libraries>[\w ]+) -->\n```python\n(?P<example>.*?)```\n", re.DOTALL)  # installed or not
 EXAMPLES = {found["libraries"]: found["example"] for found in NEEDING.finditer(README)}
-ADAPTERS = {"torch": "torch", "xgboost": "xgboost", "lightgbm": "lightgbm", "sklearn": "scikit-learn", "jax": "jax"}
+ADAPTERS = {
+    "torch": "torch",
+    "xgboost": "xgboost",
+    "lightgbm": "lightgbm",
+    "sklearn": "scikit-learn",
+    "jax": "jax",
+    "dask": "dask",
+}
 
 
 def run_examples(text, name):
