@@ -1,4 +1,4 @@
-"""The command line: `python -m fastsig info | verify | bench | train | plot`."""
+"""The command line: `python -m fastsig info | verify | bench | apply | train | plot`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ COMMANDS = {
     "info": "versions, processor, threads, cache: what a bug report needs",
     "verify": "check the accuracy contract on this machine",
     "bench": "time it against what is installed, on this machine",
+    "apply": "apply a function to a file of any size, block by block",
     "train": "the tutorials' networks: XOR, the double moon, the forecast of road traffic",
     "plot": "draw the sigmoid and its derivative",
 }
-MODULES = {"bench": "bench.command", "train": "classics"}  # where a command is, if not in the module of its name
+MODULES = {"apply": "files", "bench": "bench.command", "train": "classics"}  # a command's, if it isn't the one of its name
 
 
 def main(argv: list[str] | None = None) -> int:
