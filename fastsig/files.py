@@ -223,8 +223,12 @@ def listed(paths: Paths, count: int, what: str, name: str) -> list[str]:
     if len(found) != count:
         alone = name.partition("_and_")[0].removesuffix("_value")
         hint = f" ({alone} and its like have one)" if what == "output" and len(found) == 1 else ""
-        raise ValueError(f"{name} has {count} {what}{'s' * (count > 1)}{hint}: {len(found)} given")
+        raise ValueError(f"{name} has {counted(count, what)}{hint}: {len(found)} given")
     return found
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def check_shapes(sources: Sequence[Source]) -> None:
@@ -395,7 +399,7 @@ def npy(path: str, file: io.BufferedReader) -> Flat:
         shape, fortran, dtype = header(file)
         if any(length < 0 for length in shape):
             raise ValueError(f"the shape is {shape}")
-    except (ValueError, SyntaxError, TypeError, OverflowError, RecursionError, MemoryError) as error:
+    except Exception as error:  # its parser has many: ValueError, SyntaxError, tokenize's own
         raise ValueError(f"{path} has no valid .npy header: {error}") from error
     same = 0 in shape or sum(length > 1 for length in shape) < 2  # in both orders, so that NumPy calls it C
     return Flat(path, dtype, shape, fortran and not same, file.tell(), stamped)
@@ -525,13 +529,15 @@ class Blocks:
         start = k * self.block
         n = min(self.block, self.size - start)
         buffers = self.buffers.get()
-        inputs, outputs = ([array[:n] for array in arrays] for arrays in buffers)
-        for each, handle, x in zip(self.sources, self.inputs, inputs, strict=True):
-            handle.read(each.offset + start * x.itemsize, x)
-        self.call(inputs, outputs)
-        for head, handle, y in zip(self.heads, self.outputs, outputs, strict=True):
-            handle.write(len(head) + start * y.itemsize, y.view(np.uint8))
-        self.buffers.put(buffers)
+        try:
+            inputs, outputs = ([array[:n] for array in arrays] for arrays in buffers)
+            for each, handle, x in zip(self.sources, self.inputs, inputs, strict=True):
+                handle.read(each.offset + start * x.itemsize, x)
+            self.call(inputs, outputs)
+            for head, handle, y in zip(self.heads, self.outputs, outputs, strict=True):
+                handle.write(len(head) + start * y.itemsize, y.view(np.uint8))
+        finally:
+            self.buffers.put(buffers)
 
     def sync(self) -> None:
         for handle in self.outputs:
@@ -605,7 +611,15 @@ def go_through(work: Work, aside: Aside, first: int, shown: Any) -> None:
 
 
 def rate(moved: float, seconds: float) -> str:
-    return f"{moved / max(seconds, 1e-9) / 1e9:.2f} GB/s"
+    return f"{human_bytes(moved / max(seconds, 1e-9))}/s"
+
+
+def human_bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):  # noqa: B007
+        if count < 1000:
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"
 
 
 # --- beside its place, until it is whole -----------------------------------------------------------------------------------
@@ -714,10 +728,12 @@ def difference(head: bytes, facts: str, path: str) -> str:
     now = json.loads(facts)
     try:
         then = json.loads(head)
-        changed = [key for key in now if now[key] != then.get(key)]
+        changed = [key for key in ("fastsig", "function", "sources", "dtypes", *now) if now[key] != then.get(key)]
     except (ValueError, AttributeError):
         return f"{path} is damaged: without resuming, it begins anew"
-    what = {"sources": "the input", "dtypes": "the result's dtype"}.get(changed[0], changed[0])
+    what = {"sources": "the input", "dtypes": "the result's dtype", "fastsig": "the version of fastsig"}.get(
+        changed[0], changed[0]
+    )
     return f"{what} is no longer as it was when {path} was begun: without resuming, it begins anew"
 
 
@@ -833,7 +849,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         ufunc = named(args.function)
         if len(args.files) != ufunc.nin + ufunc.nout:
-            raise ValueError(f"{args.function} takes {ufunc.nin} and gives {ufunc.nout}: {len(args.files)} files are named")
+            takes = f"takes {counted(ufunc.nin, 'input')} and gives {counted(ufunc.nout, 'output')}"
+            raise ValueError(f"{args.function} {takes}: {counted(len(args.files), 'file')} named")
         sources, targets = args.files[: ufunc.nin], args.files[ufunc.nin :]
         options = {name: getattr(args, name) for name in ("dtype", "shape", "offset", "out_dtype", "overwrite", "resume")}
         done = apply_file(args.function, sources, targets, progress=True, **options)
@@ -844,7 +861,7 @@ def run(args: argparse.Namespace) -> int:
     except SystemExit as error:
         return told(error, f"ended by signal {int(error.code or 0) - 128}", int(error.code or 0))
     kinds = " and ".join(str(dtype) for dtype in done.dtypes)
-    size = f"{done.bytes_read / 1e9:.3g} GB read and {done.bytes_written / 1e9:.3g} GB written"
+    size = f"{human_bytes(done.bytes_read)} read and {human_bytes(done.bytes_written)} written"
     speed = rate(done.bytes_read + done.bytes_written, done.seconds)
     print(f"{', '.join(targets)}: {done.shape} {kinds}, {size} in {done.seconds:.1f} s, {speed}")
     return 0
