@@ -48,12 +48,15 @@ UFUNCS = (
 THREADS = ("get_num_threads", "set_num_threads", "num_threads")
 MODULES = ("losses", "nn", "testing")  # what `import fastsig` alone gives access to
 
-__all__ = [*UFUNCS, *THREADS]
+FILES = ("apply_file",)
+
+__all__ = [*UFUNCS, *THREADS, *FILES]
 
 if TYPE_CHECKING:
     from fastsig import losses as losses
     from fastsig import nn as nn
     from fastsig import testing as testing
+    from fastsig.files import apply_file as apply_file
     from fastsig.parallel import get_num_threads as get_num_threads
     from fastsig.parallel import num_threads as num_threads
     from fastsig.parallel import set_num_threads as set_num_threads
@@ -100,6 +103,8 @@ if not TYPE_CHECKING:  # for whom a name that isn't above is an error
             value = import_module("fastsig.ufuncs").make(name)
         elif name in THREADS:
             value = getattr(import_module("fastsig.parallel"), name)
+        elif name in FILES:
+            value = getattr(import_module("fastsig.files"), name)
         elif name in MODULES:
             value = import_module(f"fastsig.{name}")
         else:

@@ -1,4 +1,4 @@
-"""The command line: `python -m fastsig info | verify | bench | train | plot | warmup | cache`."""
+"""The command line: `python -m fastsig info | verify | bench | apply | train | plot | warmup | cache`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ COMMANDS = {
     "info": "versions, processor, threads, cache: what a bug report needs",
     "verify": "check the accuracy contract on this machine",
     "bench": "time it against what is installed, on this machine",
+    "apply": "apply a function to a file of any size, block by block",
     "train": "the tutorials' networks: XOR, the double moon, the forecast of road traffic",
     "plot": "draw the sigmoid and its derivative",
     "warmup": "compile everything beforehand",
     "cache": "show what is compiled and kept, or clear it",
 }
 # Where a command is, if not in the module of its name.
-MODULES = {"info": "report", "bench": "bench.command", "train": "classics"}
+MODULES = {"info": "report", "apply": "files", "bench": "bench.command", "train": "classics"}
 
 
 def main(argv: list[str] | None = None) -> int:

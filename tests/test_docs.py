@@ -56,7 +56,9 @@ def test_readme_has_an_example_of_each_adapter():
     assert [line for line in imports if not re.search(line, shown)] == []
 
 
-@pytest.mark.parametrize("module", ["testing", "parallel", "losses", "nn", "optimizers", "estimators", "classics", "plot"])
+@pytest.mark.parametrize(
+    "module", ["testing", "parallel", "losses", "nn", "optimizers", "estimators", "classics", "plot", "files"]
+)
 def test_module_examples(module, words):
     failed, tried = doctest.testmod(importlib.import_module(f"fastsig.{module}"))
     assert tried > 1
@@ -117,7 +119,7 @@ def test_every_public_name_is_in_readme():
 
 def test_help_names_the_commands():
     shown = subprocess.run([sys.executable, "-m", "fastsig", "--help"], capture_output=True, text=True, check=True).stdout
-    assert all(command in shown for command in ("info", "verify", "bench", "train", "plot"))
+    assert all(command in shown for command in ("info", "verify", "bench", "apply", "train", "plot"))
 
 
 def test_wheel_is_universal_and_holds_the_package_alone(tmp_path):
