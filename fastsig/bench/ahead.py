@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 import fastsig
-from fastsig import compiler
+from fastsig import store
 from fastsig.bench import moving
 from fastsig.bench.cases import Case, storage, unsupported
 from fastsig.bench.machine import Advance, processors, telling
@@ -26,7 +26,7 @@ Loop = tuple[str, str]  # a function and a dtype
 
 def compiled(cases: Sequence[Case], quick: bool, advance: Advance) -> None:
     """Have it all in the cache, if there is one. A quick run has no time for more than the machine's limits need."""
-    if not compiler.writable():
+    if not store.writable():
         return
     loops = [] if quick else [*dict.fromkeys((case.function, case.dtype) for case in cases if not unsupported(case.dtype))]
     wanted: list[Streams | Loop] = [*moving.STREAMS, *loops]
