@@ -231,6 +231,7 @@ def test_unknown_names_get_help(option, given, help, capsys):
         ("--csv", ".", "is a directory"),
         ("--html", "missing/report.html", "can't be written"),
         ("--plot", "file/pictures", ""),
+        ("--plot", "file", "is not a directory"),
         ("--compare", "missing.json", "missing.json"),
         ("--compare", "file", "holds no JSON"),
         ("--compare", "other.json", "holds no results"),
@@ -243,6 +244,13 @@ def test_what_cannot_end_well_does_not_begin(option, name, why, tmp_path, capsys
     assert main(["bench", option, str(tmp_path / name)]) == 2
     assert why in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "other.json"]
+
+
+def test_files_do_not_overwrite_each_other(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "run", lambda *_: pytest.fail("it began"))
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert main(["bench", "--json", str(tmp_path / "file"), "--csv", str(tmp_path / "link")]) == 2
+    assert "must name different files" in capsys.readouterr().err
 
 
 # --- runs --------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -61,6 +63,20 @@ def test_no_pass_moves_nothing():
         before = [array.copy() for array in whole]
         way.over(arrays)(0)
         assert all(map(np.array_equal, whole, before)), way
+
+
+@pytest.mark.parametrize("stores", ["plain", "numpy"])
+def test_arrays_live_as_long_as_what_moves_them(stores):
+    arrays = moving.laid_out(1000, np.zeros(moving.room(1000), np.uint8))
+    x, y = weakref.ref(arrays[0]), weakref.ref(arrays[2])
+    run = moving.Way(1, 1, stores, 1).over(arrays)
+    del arrays
+    gc.collect()
+    assert x() is not None
+    assert y() is not None
+    del run
+    gc.collect()
+    assert y() is None
 
 
 def test_wrong_loops_are_caught(monkeypatch):

@@ -107,13 +107,18 @@ def prepared(args: argparse.Namespace) -> dict[compare.Name, compare.Time]:
     for option, library in (("plot", "matplotlib"), ("html", "matplotlib"), ("html", "jinja2")):
         if getattr(args, option) and not find_spec(library):
             raise ImportError(f"--{option} needs {library}: pip install 'fastsig[bench]'")
-    for path in (args.json, args.csv, args.html):
-        if path:
-            must_be_writable(path)
+    earlier = compare.read(args.compare) if args.compare else {}
+    files = [path for path in (args.json, args.csv, args.html) if path]
+    for path in files:
+        must_be_writable(path)
+    if len({path.resolve() for path in files}) < len(files):
+        raise ValueError("--json, --csv and --html must name different files")
     if args.plot:
+        if args.plot.exists() and not args.plot.is_dir():
+            raise NotADirectoryError(f"{args.plot} is not a directory")
         args.plot.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=args.plot).close()
-    return compare.read(args.compare) if args.compare else {}
+    return earlier
 
 
 def must_be_writable(path: Path) -> None:

@@ -175,7 +175,7 @@ class Way:
         orders = (ctypes.c_ssize_t * 3)(x.size, 0, self.stores == "streaming")
         move = loop(self.reads, self.writes)
 
-        def run(passes: int) -> None:
+        def run(passes: int, _kept: Sequence[Array] = taking_part) -> None:  # it has no more of them than their addresses
             orders[PASSES] = passes
             with parallel.num_threads(self.threads):
                 move(addresses, orders, None, parallel.WORDS)

@@ -57,8 +57,8 @@ class Sentinel:
         self.best = math.inf
 
     def look(self) -> float:
-        """The seconds that the loop takes now."""
-        taken = timed(self.run, self.passes)
+        """The seconds that the loop takes now: the better of two, for the first may find the processor asleep."""
+        taken = min(timed(self.run, self.passes), timed(self.run, self.passes))
         self.best = min(self.best, taken)
         return taken
 
