@@ -31,6 +31,8 @@ SOURCES = (
     "kernels",
     "lanes",
     "parallel",
+    "narrow",
+    "frontend",
     "loops",
     "compiler",
 )  # all that a loop's code depends on
@@ -208,12 +210,18 @@ def compile_loop(name: str, storage: str) -> tuple[str, bytes]:
 
 def compile_program(make: Callable[[Target], tuple[Any, Callable[..., Any]]]) -> tuple[str, bytes]:
     """The function's symbol and object code."""
-    from numba import cfunc
+    from fastsig import frontend, loops
 
     with numba_as_meant():
-        signature, made = make(target())
-        function = cfunc(signature, error_model="numpy")(made)
-        symbol, assembly = function._wrapper_name, str(function._library._final_module)
+        try:
+            symbol, module = frontend.compiled(*make(target()))
+        except Exception as error:
+            if frontend.WHOLE:
+                raise
+            frontend.WHOLE.append(f"{type(error).__name__}: {error}")  # `info` can tell
+            loops.sharing.cache_clear()  # of the other target
+            symbol, module = frontend.compiled(*make(target()))
+        assembly = str(module)
     return symbol, machine().emit_object(closed(assembly, symbol))
 
 
@@ -243,6 +251,7 @@ def closed(assembly: str, symbol: str) -> Any:
         if not function.is_declaration and function.name != symbol:
             function.linkage = "internal"
             function.add_function_attribute("noinline" if SEPARATE in function.name else "alwaysinline")
+    inline(module)
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     tuning.loop_vectorization = tuning.loop_unrolling = True
     builder = llvm.create_pass_builder(machine(), tuning)
@@ -251,6 +260,16 @@ def closed(assembly: str, symbol: str) -> Any:
     if outside:
         raise CompileError(f"the compiled function {symbol} refers to {', '.join(sorted(outside))}")
     return module
+
+
+def inline(module: Any) -> None:
+    """Bring a function together, so that it is seen that nothing in it can raise: `whole` tells its callers the same."""
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    passes.add_sroa_pass()
+    passes.add_simplify_cfg_pass()
+    passes.add_ipsccp_pass()
+    passes.run(module, llvm.create_pass_builder(machine(), llvm.create_pipeline_tuning_options(speed_level=0)))
 
 
 def load(symbol: str, code: bytes) -> int:

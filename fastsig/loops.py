@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from numba import njit, types
+from numba import types
 from numba.extending import register_jitable
 from numba.types import boolean, intp
 
 from fastsig import kernels, lanes
 from fastsig.constants import BLOCK, Format
+from fastsig.frontend import njit
 from fastsig.kernels import Kernel
 from fastsig.lanes import CACHE_LINE, SIZE, Shape
 from fastsig.parallel import BUSY, GETPID, INSIDE, LIMIT, PARALLEL, PID, START, STREAM, THREAD, THREADS
@@ -34,8 +35,8 @@ BUFFER = 1024  # bytes of each array that a strided call gathers at a time; the 
 
 def jit(*arguments: types.Type, returns: types.Type = types.void) -> Any:
     """Compile for these types only (or, without any, for those of each call): Numba would make one more for each literal."""
-    signature = [returns(*arguments)] if arguments else []
-    return njit(*signature, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    signature = returns(*arguments) if arguments else None
+    return njit(signature, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @cache

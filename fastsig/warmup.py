@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from threading import current_thread, main_thread
 from typing import IO, Any
@@ -168,8 +168,9 @@ def compiled(wanted: Mapping[str, Program], jobs: int) -> dict[str, str]:
         for process in workers:
             process.kill()
             process.wait()
-            stream(process.stdin).close()
             stream(process.stdout).close()
+            with suppress(BrokenPipeError):
+                stream(process.stdin).close()
     lost = [name for name, program in wanted.items() if name not in failed and not program.kept]
     return failed | dict.fromkeys(lost, "its process ended before it was done")
 
@@ -177,13 +178,11 @@ def compiled(wanted: Mapping[str, Program], jobs: int) -> dict[str, str]:
 def tell(process: subprocess.Popen[str], todo: list[str]) -> None:
     """Its next task, or that there is none."""
     pipe = stream(process.stdin)
-    try:
+    with suppress(BrokenPipeError):  # it has ended: seen by the end of its answers
         if todo:
             print(todo.pop(), file=pipe, flush=True)
         else:
             pipe.close()
-    except BrokenPipeError:  # it has ended: seen by the end of its answers
-        pass
 
 
 def stream(pipe: IO[str] | None) -> IO[str]:

@@ -1,4 +1,4 @@
-"""Machine code: what is in it, where it is kept, and when it isn't used."""
+"""Machine code: what is in it, its bits on every processor, and when it isn't used; where it is kept, see test_cache."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import os
 import pickle
 import platform
 import re
-import shutil
-import stat
 import struct
 import sys
-import tempfile
 from functools import cache
 from pathlib import Path
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-from conftest import ALL_DTYPES, KINDS, ROOT, as_tuple, assert_same, numpy_dtype
+from conftest import ALL_DTYPES, KINDS, as_tuple, assert_same, numpy_dtype
 
 import fastsig
 from fastsig import compiler
@@ -110,12 +107,6 @@ def test_import_is_light(python):
     assert python(code) == "set()"
 
 
-def test_import_compiles_nothing(python, tmp_path):
-    code = "import fastsig; [getattr(fastsig, name) for name in fastsig.__all__]"
-    python(code, FASTSIG_CACHE_DIR=tmp_path / "new")
-    assert not (tmp_path / "new").exists()
-
-
 def test_a_warm_cache_needs_no_numba(python):
     code = """if True:
         import sys
@@ -130,113 +121,9 @@ def test_a_warm_cache_needs_no_numba(python):
     assert python(code, ",".join(KINDS)) == "0.5 False"
 
 
-def test_all_sources_count(python):
-    """What a loop is made from is in the cache's key: every module of ours that the compiling modules import."""
-    code = """if True:
-        import sys
-        import fastsig.compiler, fastsig.loops
-        print(*(name.removeprefix("fastsig.") for name in sys.modules if name.startswith("fastsig.")))
-    """
-    assert set(python(code).split()) <= set(compiler.SOURCES)
-
-
-# --- the cache ---------------------------------------------------------------------------------------------------------
-
-SIGMOID = "import numpy as np, fastsig; print(fastsig.sigmoid(np.zeros(3, np.float32))[1])"
-
-
-def only_file(folder):
-    (path,) = folder.iterdir()  # nothing is left beside it
-    return path
-
-
-def test_cache_directory_is_honoured(python, tmp_path):
-    folder = tmp_path / "a" / "b"
-    assert python(SIGMOID, FASTSIG_CACHE_DIR=folder) == "0.5"
-    assert only_file(folder).name.startswith("sigmoid-float32-")
-    if os.name == "posix":
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="freedesktop.org's directories")
-def test_default_cache_directory(python, tmp_path):
-    python(SIGMOID, FASTSIG_CACHE_DIR="", XDG_CACHE_HOME=tmp_path / "xdg", HOME=tmp_path / "home")
-    only_file(tmp_path / "xdg" / "fastsig")
-    python(SIGMOID, FASTSIG_CACHE_DIR="", HOME=tmp_path / "home")
-    only_file(tmp_path / "home" / ".cache" / "fastsig")
-
-
-def test_damage_is_seen(tmp_path):
-    """Exhaustively: any prefix, any changed byte, anything added."""
-    path = tmp_path / "loop.o"
-    compiler.write(path, ("symbol", bytes(range(256))))
-    whole = path.read_bytes()
-    assert compiler.read(path) == ("symbol", bytes(range(256)))
-    damaged = [whole[:n] for n in range(len(whole))]
-    damaged += [whole[:k] + bytes([whole[k] ^ 1 << k % 8]) + whole[k + 1 :] for k in range(len(whole))]
-    damaged += [whole + b"\0", bytes(len(whole)), whole + whole]
-    for data in damaged:
-        path.write_bytes(data)
-        assert compiler.read(path) is None
-    path.unlink()
-    assert compiler.read(path) is None
-    path.mkdir()
-    assert compiler.read(path) is None
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [lambda data: b"", lambda data: data[:-1], lambda data: data[:2000] + bytes([data[2000] ^ 255]) + data[2001:]],
-    ids=["empty", "truncated", "changed"],
-)
-def test_damaged_code_is_compiled_anew(python, tmp_path, damage):
-    python(SIGMOID, FASTSIG_CACHE_DIR=tmp_path)
-    path = only_file(tmp_path)
-    path.write_bytes(damage(path.read_bytes()))
-    assert python(SIGMOID, FASTSIG_CACHE_DIR=tmp_path) == "0.5"
-    assert compiler.read(only_file(tmp_path)) is not None
-
-
-@pytest.fixture
-def copied(tmp_path):
-    """A copy of the package, to be changed."""
-    shutil.copytree(ROOT / "fastsig", tmp_path / "copy" / "fastsig", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "copy"
-
-
-def replaced(path, old, new):
-    """Change a file so that neither its size nor its times tell."""
-    data, times = path.read_bytes(), path.stat()
-    assert old in data
-    assert len(old) == len(new)
-    path.write_bytes(data.replace(old, new))
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
+# --- the same bits on every processor ------------------------------------------------------------------------------------
 
 FINGERPRINT = "from fastsig import compiler; print(compiler.fingerprint())"
-
-
-@pytest.mark.parametrize("source", compiler.SOURCES)
-def test_fingerprint_of_a_changed_source(python, copied, source):
-    before = python(FINGERPRINT, path=copied, PYTHONDONTWRITEBYTECODE=1)
-    assert before == python(FINGERPRINT)  # wherever the package lies
-    path = copied / "fastsig" / f"{source}.py"
-    start = path.read_bytes()[:8]
-    assert start.startswith(b'"""')
-    replaced(path, start, start[:-1] + b"~")
-    assert python(FINGERPRINT, path=copied, PYTHONDONTWRITEBYTECODE=1) != before
-
-
-def test_changed_source_is_compiled_anew(python, copied, tmp_path):
-    code = "import fastsig; print(fastsig.sigmoid(30.0))"
-    environment = {"path": copied, "FASTSIG_CACHE_DIR": tmp_path / "cache", "PYTHONDONTWRITEBYTECODE": 1}
-    before = float(python(code, **environment))
-    assert 0.999 < before < 1
-    replaced(copied / "fastsig" / "kernels.py", b"f.zero, y, f.one - y)", b"f.zero, y, f.one + y)")
-    assert 1 < float(python(code, **environment)) < 1.001
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-
-
 WIDE = "+avx,+avx2,+fma,+f16c,+sse4.2,+popcnt,+bmi,+bmi2,+avx512f,+avx512vl,+avx512dq,+avx512bw,+avx512cd"
 TARGETS = {
     "AVX-512, 512 bits": ("skylake-avx512", WIDE),
@@ -259,71 +146,6 @@ def test_fingerprints_of_processors(python):
     prints = [python(FINGERPRINT, **environment) for environment in (*map(chosen, TARGETS), features, {})]
     assert len(set(prints)) == len(prints)
 
-
-WARNED = """if True:
-    import warnings
-    import numpy as np, fastsig
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        right = fastsig.sigmoid(0.0) == 0.5 and fastsig.sigmoid(np.float32(0)) == 0.5
-    print(right, len(caught), *{(w.category.__name__, "FASTSIG_CACHE_DIR" in str(w.message)) for w in caught})
-"""
-ONCE = "True 1 ('RuntimeWarning', True)"
-
-
-@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
-@pytest.mark.parametrize("mode", [0o720, 0o702, 0o1777], ids=oct)
-def test_directory_that_others_can_write(python, tmp_path, mode):
-    """Its code might be theirs: it is neither run nor added to."""
-    folder = tmp_path / "shared"
-    folder.mkdir()
-    python(SIGMOID, FASTSIG_CACHE_DIR=folder)
-    path = only_file(folder)
-    _, code = compiler.read(path)
-    compiler.write(path, ("nonsense", code))  # whole, but it can't be loaded
-    folder.chmod(mode)
-    assert python(WARNED, FASTSIG_CACHE_DIR=folder) == ONCE
-    assert only_file(folder) == path
-
-
-def test_directory_that_cannot_be(python, tmp_path):
-    (tmp_path / "file").write_text("")
-    for place in ("file", "file/below"):
-        assert python(WARNED, FASTSIG_CACHE_DIR=tmp_path / place) == ONCE
-
-
-NOBODY = """if True:
-    import os
-    from fastsig import compiler
-    compiler.fingerprint()
-    compiler.hold_forks()
-    compiler.compile_loop("sigmoid", "float32")  # these import all that is needed: nobody may not be allowed to read it
-    os.getuid() or (os.setgid(65534), os.setuid(65534))
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="POSIX permissions")
-def test_directory_that_we_cannot_write(python):
-    """Root may write anywhere, so the process becomes nobody first."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place, "cache")
-        folder.mkdir(mode=0o755)
-        folder.parent.chmod(0o755)
-        folder.chmod(0o555)
-        assert python(NOBODY + WARNED, FASTSIG_CACHE_DIR=folder) == ONCE
-        assert not list(folder.iterdir())
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can give a directory away")
-def test_directory_of_another_user(python, tmp_path):
-    folder = tmp_path / "theirs"
-    folder.mkdir(mode=0o755)
-    os.chown(folder, 65534, 65534)
-    assert python(WARNED, FASTSIG_CACHE_DIR=folder) == ONCE
-    assert not list(folder.iterdir())
-
-
-# --- the same bits on every processor ------------------------------------------------------------------------------------
 
 BITS = TESTS / "bits.json"  # a digest of each function's results in each dtype; `python tests/test_engine.py` writes it anew
 
@@ -589,18 +411,6 @@ def test_pickles_of_other_processes(python, ufunc, name):
     assert pickle.loads(bytes.fromhex(python(code))) is ufunc
 
 
-def test_many_processes_fill_one_cache(python, tmp_path):
-    """Whoever comes last replaces the file by the same, at once."""
-    code = """if True:
-        import subprocess, sys
-        one = "import fastsig; print(fastsig.sigmoid(0.0))"
-        many = [subprocess.Popen([sys.executable, "-c", one], stdout=subprocess.PIPE, text=True) for _ in range(4)]
-        print({process.communicate()[0] for process in many})
-    """
-    assert python(code, FASTSIG_CACHE_DIR=tmp_path) == "{'0.5\\n'}"
-    assert compiler.read(only_file(tmp_path)) is not None
-
-
 def test_code_that_was_loaded_equals_code_that_was_compiled(python, tmp_path, dtype):
     code = """if True:
         import sys
@@ -615,23 +425,6 @@ def test_code_that_was_loaded_equals_code_that_was_compiled(python, tmp_path, dt
 
 
 # --- found by trying to break it -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not hasattr(os, "getuid"), reason="modes mean something on POSIX systems only")
-def test_a_home_made_under_umask_002_has_a_cache(python):
-    """Directories that we make are the user's alone; those that the user's own group may write are the user's all the same."""
-    with tempfile.TemporaryDirectory() as place:
-        Path(place, "home").mkdir()
-        Path(place, "home").chmod(0o775)
-        code = "import os; os.umask(0o002); import fastsig; print(fastsig.sigmoid(0.0))"
-        assert python(code, FASTSIG_CACHE_DIR=Path(place, "home", ".cache", "fastsig")) == "0.5"
-        assert list(Path(place, "home", ".cache", "fastsig").glob("*.o"))
-
-
-@pytest.mark.parametrize("folder", ["/dev/null/x", "/proc/no-such-place"])
-def test_warnings_as_errors_leave_the_result(python, folder):
-    code = "import fastsig; print(fastsig.sigmoid(0.0), fastsig.sigmoid(0.0))"
-    assert python(code, FASTSIG_CACHE_DIR=folder, warnings="error") == "0.5 0.5"
 
 
 @pytest.mark.parametrize("setting", ["NUMBA_DISABLE_JIT", "NUMBA_DEBUGINFO", "NUMBA_BOUNDSCHECK"])
