@@ -174,6 +174,12 @@ def is_nan(array):
         return np.isnan(array)
 
 
+def signalling(dtype):
+    """NaN that raises "invalid" wherever arithmetic meets it."""
+    infinity = bits(np.array(np.inf, dtype))
+    return np.array([infinity + 1, infinity + 1 | (infinity + infinity & ~infinity)], infinity.dtype).view(dtype)
+
+
 def stale(count, dtype):
     """An array in which each element is recognisably not a result."""
     return np.frombuffer(bytearray(STALE * count * np.dtype(dtype).itemsize), dtype)

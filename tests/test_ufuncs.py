@@ -27,6 +27,7 @@ from conftest import (
     inputs,
     kernel_of,
     numpy_dtype,
+    signalling,
     specials,
     stale,
 )
@@ -668,12 +669,6 @@ def test_refused_out(ufunc, what):
 def grid(ufunc, first, others):
     """The first array, and for a second argument all pairs with `others`."""
     return [first] if ufunc.nin == 1 else [np.repeat(first, len(others)), np.tile(others, len(first))]
-
-
-def signalling(dtype):
-    """NaN that raises "invalid" wherever arithmetic meets it."""
-    infinity = bits(np.array(np.inf, dtype))
-    return np.array([infinity + 1, infinity + 1 | (infinity + infinity & ~infinity)], infinity.dtype).view(dtype)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "every second"])
