@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import os
 import re
@@ -26,7 +25,8 @@ html_show_copyright = html_copy_source = html_show_sourcelink = False
 myst_heading_anchors = 3
 autodoc_typehints = "none"  # numpydoc's sections tell more
 autodoc_member_order = "bysource"
-autodoc_mock_imports = [name for name in (*ADAPTERS, "distributed") if not importlib.util.find_spec(name)]
+autodoc_mock_imports = [*ADAPTERS, "distributed"]  # torch and JAX take seconds to import, and most of this is about neither
+autodoc_mock_imports.remove("sklearn")  # whose base classes' methods are part of ours
 numpydoc_show_class_members = False
 default_role = "py:obj"  # `name` in a docstring is a link where that is one of ours, and code where it isn't
 nitpick_ignore_regex = [("py:obj", r"(?!fastsig\.[\w.]+$).*")]
@@ -34,7 +34,7 @@ nitpick_ignore_regex = [("py:obj", r"(?!fastsig\.[\w.]+$).*")]
 
 def functions() -> str:
     """A section for each family of functions; a ufunc is no function to autodoc unless it is told."""
-    family, lines = "", []
+    family, lines = "", list[str]()
     for name in fastsig.UFUNCS:
         base = ALIASES.get(name, name)
         if not family or not f"{base}_".startswith(f"{family}_"):

@@ -239,9 +239,9 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         Parameters
         ----------
         X : array_like
-            (n_samples, n_features)
+            Of the shape (n_samples, n_features).
         y : array_like
-            (n_samples,) classes, or (n_samples, n_labels) zeros and ones.
+            Classes, (n_samples,), or zeros and ones, (n_samples, n_labels).
 
         sample_weight : array_like, optional
             (n_samples,), at least 0.
@@ -284,12 +284,12 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         Parameters
         ----------
         X : array_like
-            (n_samples, n_features)
+            Of the shape (n_samples, n_features).
 
         Returns
         -------
         ndarray
-            (n_samples, n_classes)
+            Of the shape (n_samples, n_classes).
 
         Raises
         ------
@@ -316,12 +316,12 @@ class MLPClassifier(ClassifierMixin, Perceptron):
         Parameters
         ----------
         X : array_like
-            (n_samples, n_features)
+            Of the shape (n_samples, n_features).
 
         Returns
         -------
         ndarray
-            (n_samples,) or (n_samples, n_labels)
+            Of the shape (n_samples,) or (n_samples, n_labels).
 
         Raises
         ------
@@ -372,9 +372,9 @@ class MLPRegressor(RegressorMixin, Perceptron):
         Parameters
         ----------
         X : array_like
-            (n_samples, n_features)
+            Of the shape (n_samples, n_features).
         y : array_like
-            (n_samples,) or (n_samples, n_outputs)
+            Of the shape (n_samples,) or (n_samples, n_outputs).
 
         sample_weight : array_like, optional
             (n_samples,), at least 0.
@@ -410,12 +410,12 @@ class MLPRegressor(RegressorMixin, Perceptron):
         Parameters
         ----------
         X : array_like
-            (n_samples, n_features)
+            Of the shape (n_samples, n_features).
 
         Returns
         -------
         ndarray
-            (n_samples,) or (n_samples, n_outputs)
+            Of the shape (n_samples,) or (n_samples, n_outputs).
 
         Raises
         ------

@@ -124,6 +124,10 @@ def bce_with_logits_loss(
     A label, logit or weight that is NaN makes the loss NaN. No input raises a floating-point warning. Masks of masked arrays
     aren't looked at: give such elements no weight.
 
+    References
+    ----------
+    `torch.nn.functional.binary_cross_entropy_with_logits`, for the meaning of the arguments.
+
     Examples
     --------
     >>> import numpy as np
@@ -135,10 +139,6 @@ def bce_with_logits_loss(
     array([-0.05960146,  0.13447071])
     >>> bce_with_logits_loss(np.float32([30, -800]), [1, 1], reduction="none", grad=False)
     array([9.357623e-14, 8.000000e+02], dtype=float32)
-
-    References
-    ----------
-    `torch.nn.functional.binary_cross_entropy_with_logits`, for the meaning of the arguments.
     """
     call, terms, weights, numbers = cross_entropy(
         x,
@@ -224,6 +224,11 @@ def focal_loss(
     in x's dtype (in float32 for the half ones). Sums, infinite logits, NaN and empty arrays
     are as in `bce_with_logits_loss`.
 
+    References
+    ----------
+    Lin, Goyal, Girshick, He, Dollár, "Focal Loss for Dense Object Detection", 2017; torchvision's `sigmoid_focal_loss`, for
+    the meaning of the arguments, where an alpha of -1 is None here.
+
     Examples
     --------
     >>> from fastsig.losses import focal_loss
@@ -232,11 +237,6 @@ def focal_loss(
     np.float64(0.01744443384016059)
     >>> focal_loss([-1e4, 1e4], [1, 1], reduction="none", alpha=None)
     (array([10000.,     0.]), array([-1., -0.]))
-
-    References
-    ----------
-    Lin, Goyal, Girshick, He, Dollár, "Focal Loss for Dense Object Detection", 2017; torchvision's `sigmoid_focal_loss`, for
-    the meaning of the arguments, where an alpha of -1 is None here.
     """
     call, terms, weights, numbers = focal(
         x, t, gamma=gamma, alpha=alpha, sample_weight=sample_weight, reduction=reduction, grad=grad, out=out

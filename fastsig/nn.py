@@ -408,6 +408,7 @@ class Network:
 
     @property
     def parameters(self) -> Array:
+        """All weights and biases in one vector, layer by layer; assigning to it writes into its memory."""
         return self._parameters[:]  # a view, which can't be resized
 
     @parameters.setter
@@ -434,10 +435,12 @@ class Network:
 
     @property
     def weights(self) -> list[Array]:
+        """Each layer's, (inputs, outputs): views of `parameters`."""
         return self.views(self.parameters)[0]
 
     @property
     def biases(self) -> list[Array]:
+        """Each layer's: views of `parameters`."""
         return self.views(self.parameters)[1]
 
     def views(self, vector: Array) -> tuple[list[Array], list[Array]]:
@@ -515,7 +518,7 @@ class Network:
         Returns
         -------
         ndarray
-            (n, outputs)
+            Of the shape (n, outputs).
 
         Raises
         ------
@@ -549,6 +552,7 @@ class Network:
         Returns
         -------
         loss : float
+            That of the batch.
         gradient : ndarray
             With respect to `parameters`, and in their order; `views` takes it apart.
 
@@ -682,7 +686,7 @@ class Network:
 
         Parameters
         ----------
-        x, t, epochs, batch_size, optimizer, sample_weight, shuffle, error_limit, progress, compiled
+        x, t, epochs, batch_size, optimizer, sample_weight, shuffle, error_limit, progress, compiled : optional
             As for `fit`.
 
         Returns

@@ -59,6 +59,7 @@ def ulp(got: npt.ArrayLike, exact: npt.ArrayLike) -> Array:
     Parameters
     ----------
     got : array_like of float16, bfloat16, float32 or float64
+        What was computed.
     exact : array_like of a wider floating-point type
         The true values.
 
@@ -198,7 +199,30 @@ EXACT: dict[str, tuple[Callable[..., Array], ...]] = {
 
 
 def exact(name: str, *inputs: Array) -> tuple[Array, ...]:
-    """The outputs of the public function `name`, in a type so much wider than the inputs' that they count as exact."""
+    """The true results of the public function `name`, in a type so much wider than the inputs' that they count as exact.
+
+    Parameters
+    ----------
+    name : str
+        The name of a ufunc of this package.
+    *inputs : ndarray
+        Its arguments, all of one dtype.
+
+    Returns
+    -------
+    tuple of ndarray
+        An array for each output: float64 for inputs of float32 and less, `numpy.longdouble` for float64.
+
+    Raises
+    ------
+    NotImplementedError
+        For float64 where longdouble is no wider.
+
+    Examples
+    --------
+    >>> exact("sigmoid_value_and_grad", np.float32([0, 40]))
+    (array([0.5, 1. ]), array([2.50000000e-01, 4.24835426e-18]))
+    """
     type = wide(inputs[0].dtype)
     with np.errstate(all="ignore"):
         return tuple(np.asarray(function(*(x.astype(type) for x in inputs))) for function in EXACT[name])
@@ -225,7 +249,24 @@ WORST = Path(__file__).parent / "worst.json"
 
 
 def edges(dtype: npt.DTypeLike) -> Array:
-    """The inputs at which a result changes its nature, their neighbours, both signs, infinities and NaN."""
+    """The inputs at which a result changes its nature, their neighbours, both signs, infinities and NaN.
+
+    Parameters
+    ----------
+    dtype : dtype
+        One of float16, bfloat16, float32, float64.
+
+    Returns
+    -------
+    ndarray
+        Of that dtype, one-dimensional.
+
+    Examples
+    --------
+    >>> edges(np.float16)
+    array([ 0.e+00,  6.e-08,  6.e-08, -0.e+00, -6.e-08, -6.e-08,     inf,
+              -inf,     nan], dtype=float16)
+    """
     dtype = np.dtype(dtype)
     middle = np.array([float.fromhex(text) for text in EDGES[dtype.name].split()], dtype=dtype)
     bits = middle.view(BITS[dtype.name])
@@ -234,7 +275,27 @@ def edges(dtype: npt.DTypeLike) -> Array:
 
 
 def spaced(dtype: npt.DTypeLike, step: int, start: int = 0) -> Iterator[Array]:
-    """Every `step`-th number by its bits, from `start` on, in arrays of a million: both signs, infinities, NaNs."""
+    """Every `step`-th number by its bits, from `start` on: both signs, infinities, NaNs.
+
+    Parameters
+    ----------
+    dtype : dtype
+        One of float16, bfloat16, float32, float64.
+    step : int
+        1 for all numbers there are.
+    start : int, default 0
+        The bits of the first one.
+
+    Yields
+    ------
+    ndarray
+        Of that dtype, of 2**20 elements; the last one of the rest.
+
+    Examples
+    --------
+    >>> sum(x.size for x in spaced(np.float32, 1000))
+    4294968
+    """
     bits = BITS[np.dtype(dtype).name]
     total = 1 << (8 * np.dtype(dtype).itemsize)
     for begin in range(start, total, step << 20):
@@ -243,7 +304,28 @@ def spaced(dtype: npt.DTypeLike, step: int, start: int = 0) -> Iterator[Array]:
 
 
 def random(dtype: npt.DTypeLike, count: int, seed: int = 0) -> Array:
-    """Logits as they occur (normal, three wide) and all over the range where the results vary."""
+    """Logits as they occur (normal, three wide) and all over the range where the results vary, half of each.
+
+    Parameters
+    ----------
+    dtype : dtype
+        One of float16, bfloat16, float32, float64.
+    count : int
+        How many.
+    seed : int, default 0
+        Of NumPy's random generator.
+
+    Returns
+    -------
+    ndarray
+        Of that dtype, one-dimensional.
+
+    Examples
+    --------
+    >>> x = random(np.float32, 1000)
+    >>> x.size, bool((abs(x[:500]) < 20).all())
+    (1000, True)
+    """
     generator = np.random.default_rng(seed)
     reach = 1.1 * TAIL[np.dtype(dtype).name]
     half = count // 2
@@ -258,7 +340,25 @@ def recorded() -> dict[str, Any]:
 
 
 def worst(name: str, dtype: npt.DTypeLike) -> tuple[Array, ...]:
-    """The inputs of `name` with the largest errors that long runs have found: an array for each of its arguments."""
+    """The inputs of `name` with the largest errors that long runs have found.
+
+    Parameters
+    ----------
+    name : str
+        The name of a ufunc of this package.
+    dtype : dtype
+        One of float16, bfloat16, float32, float64.
+
+    Returns
+    -------
+    tuple of ndarray
+        An array for each of its arguments.
+
+    Examples
+    --------
+    >>> worst("sigmoid", np.float32)
+    (array([-87.68475], dtype=float32),)
+    """
     dtype = np.dtype(dtype)
     rows = [
         [float.fromhex(text) for text in found["inputs"]]

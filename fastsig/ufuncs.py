@@ -176,9 +176,7 @@ TypeError
 
 Notes
 -----
-{notes}
-
-Inputs broadcast against each other. Result dtypes follow NumPy's rules for the loops float16, float32 and float64:
+{notes}Inputs broadcast against each other. Result dtypes follow NumPy's rules for the loops float16, float32 and float64:
 for one input those of `numpy.exp` (bool and int8 give float16, int16 gives float32, wider integers give float64).
 bfloat16 gives bfloat16, where ml_dtypes is installed.
 
@@ -202,14 +200,14 @@ def docstring(name: str, kernel: Kernel) -> str:
     """The numpydoc text of a public function: its kernel's, and what all of them share."""
     text = inspect.cleandoc(kernel.function.__doc__ or "")
     prose, _, examples = text.replace(f"fastsig.{kernel.name}(", f"fastsig.{name}(").partition("\n>>> ")
-    summary, _, notes = prose.partition("\n\n")
+    summary, _, notes = prose.strip().partition("\n\n")
     if name != kernel.name:
         summary += f"\n\nAnother name of `{kernel.name}`."
     return TEMPLATE.format(
         summary=summary,
         parameters="\n".join(PARAMETERS[i] for i in kernel.inputs),
         returns="\n".join(RETURNS[o] for o in kernel.outputs),
-        notes=notes.strip(),
+        notes=f"{notes}\n\n" if notes else "",
         bounds=", ".join(f"{bound:g} ULP in {dtype}" for dtype, bound in kernel.ulp.items()),
         absolute="".join(absolute_bound(output, it) for output, it in kernel.absolute.items()),
         examples=f">>> import fastsig\n>>> {examples.strip()}",

@@ -91,6 +91,7 @@ def initial_score(label: Any, weight: Any = None) -> float:
     label : array_like of shape (rows,)
         In [0, 1].
     weight : array_like of shape (rows,), optional
+        The rows' weights.
 
     Returns
     -------

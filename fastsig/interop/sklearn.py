@@ -132,13 +132,15 @@ def logistic_value_and_grad(
     Parameters
     ----------
     X : array_like or SciPy sparse array of shape (n_samples, n_features)
-        float32 or float64; integers become float64. With float32 it is computed in float32, but for sums of losses.
+        Of float32 or float64; integers become float64. With float32 it is computed in float32, but for sums of losses.
     y : array_like of shape (n_samples,)
         Labels in [0, 1].
     sample_weight : array_like of shape (n_samples,), optional
+        The rows' weights.
     C : float, default 1.0
         The inverse of the strength of the penalty; infinite for none.
     fit_intercept : bool, default True
+        Whether the last coefficient is an intercept, without a penalty.
 
     Returns
     -------

@@ -90,7 +90,9 @@ def base_score(label: Any, weight: Any = None, scale_pos_weight: float = 1.0) ->
     label : array_like of shape (rows,)
         In [0, 1].
     weight : array_like of shape (rows,), optional
+        The rows' weights.
     scale_pos_weight : float, default 1
+        By what the weight of each row with the label 1 is multiplied.
 
     Returns
     -------
