@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import pickle
 import threading
@@ -10,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from conftest import BFLOAT16, as_tuple, assert_same, every_function, inputs, is_nan
+from conftest import BFLOAT16, ROOT, as_tuple, assert_same, every_function, inputs, is_nan
 
 import fastsig
 from fastsig import losses, parallel, testing
@@ -60,6 +61,13 @@ def together(results):
 
 
 # --- ufuncs --------------------------------------------------------------------------------------------------------------
+
+
+def test_page():
+    pytest.importorskip("xarray", reason="xarray isn't installed")
+    failed, tried = doctest.testfile(str(ROOT / "docs" / "dask.md"), module_relative=False)
+    assert tried > 10
+    assert failed == 0
 
 
 def test_all_names_are_public():
@@ -383,6 +391,17 @@ def test_losses_of_chunks_of_unknown_size(reduction):
     assert_losses_agree(together(results), want)
 
 
+def test_weights_broadcast_to_chunks_of_unknown_size():
+    x, t = logits("float64")
+    rows = np.arange(50) % 3 > 0
+    lazy, labels = (a[da.from_array(rows, chunks=20)] for a in chunked([x, t]))
+    columns = np.random.default_rng(1).random(70)
+    for weight in (columns, columns[None], da.from_array(columns, chunks=9), np.float64(2), np.ones((1, 1))):
+        results = fd.bce_with_logits_loss(lazy, labels, sample_weight=weight)
+        want = losses.bce_with_logits_loss(x[rows], t[rows], sample_weight=np.asarray(weight))
+        assert_losses_agree(together(results), want)
+
+
 def test_infinite_losses_and_nan():
     """No warning, in any chunk."""
     x, t = np.array([np.inf, 3, -np.inf, 1e308, -1e308, -1e308]), np.array([0.0, 1, 0, 1, 1, 1])
@@ -507,10 +526,11 @@ def test_cluster(client, name):
 
 
 def test_cluster_computes_losses(client):
-    x, t = logits("float32")
-    for name, options in LOSSES:
-        got = on_cluster(client, getattr(fd, name)(*chunked([x, t]), **options))
-        assert_losses_agree(tuple(got), getattr(losses, name)(x, t, **options))
+    for dtype in ("float32", BFLOAT16):
+        x, t = logits(dtype)
+        for name, options in LOSSES[:4]:
+            got = on_cluster(client, getattr(fd, name)(*chunked([x, t]), **options))
+            assert_losses_agree(tuple(got), getattr(losses, name)(x, t, **options))
 
 
 def test_cluster_keeps_xarrays_coordinates(client):

@@ -343,10 +343,12 @@ def aligned(name: str, array: Any, x: Any, stretches: bool) -> Any:
         raise ValueError(f"{name} must {verb} x's shape {x.shape}{hint}, not have shape {array.shape}")
     chunks = {}
     for axis, (n, m) in enumerate(sizes):
+        if n == 1 != m:
+            continue
         if math.isnan(n + m):
             if array.numblocks[axis] != x.numblocks[axis + new]:
                 raise ValueError(f"{name} must have as many chunks as x, whose sizes are unknown: x.compute_chunk_sizes()")
-        elif n == m:
+        else:
             chunks[axis] = x.chunks[axis + new]
     return array.rechunk(chunks) if chunks else array
 
