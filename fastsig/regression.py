@@ -226,7 +226,8 @@ def weight_of(rows: int, weight: Array | None) -> Array:
     """The sum of weights, as such a pair: the slope at 0 of rows without features is half a weight."""
     if weight is None:
         return np.array([rows, 0.0])
-    return 2 * sums(np.empty((rows, 0)), np.zeros(rows, np.bool_), weight, np.zeros(1))[1]
+    pair: Array = 2 * sums(np.empty((rows, 0)), np.zeros(rows, np.bool_), weight, np.zeros(1))[1]
+    return pair
 
 
 def objective(

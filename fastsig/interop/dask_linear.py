@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 import fastsig
-from fastsig import console, regression
+from fastsig import console, losses, regression
 from fastsig.optimizers import integer, real
 
 try:
@@ -297,7 +297,9 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         data = Data.of_dask(X, y, sample_weight)
         right = da.map_blocks(np.equal, self.predict(data.x), data.y, dtype=bool, meta=np.empty(0, bool))
-        return float(da.average(right, weights=data.weight).compute() if data.weight is not None else right.mean().compute())
+        weight = da.ones_like(right, dtype=np.float64) if data.weight is None else data.weight
+        counted, total = dask.compute((right * weight).sum(), weight.sum())
+        return float(counted / total)
 
     def _of_rows(self, X: Any, function: Callable[..., Array], like: Array) -> Any:  # noqa: N803
         """A function of the rows, the coefficients and the intercept, whose results are `like` that."""
@@ -353,7 +355,7 @@ class Data:
         tasks = [dask.delayed(surveyed, pure=False)(*each) for each in zip(*blocks, strict=True)]
         found = dask.compute(*tasks, scheduler=self.scheduler)
         classes = np.unique(np.concatenate([classes for classes, _ in found if len(classes)] or [np.empty(0)]))
-        weight = regression.added(np.concatenate([total for _, total in found]))
+        weight = losses.added(np.concatenate([total for _, total in found]))
         if not len(classes):
             raise ValueError("X and y have no rows: Found array with 0 sample(s)")
         if len(classes) == 1:
@@ -386,7 +388,7 @@ def is_infinite(value: Any) -> bool:
 
 
 def is_dask(data: Any) -> bool:
-    return dask.is_dask_collection(data)
+    return bool(dask.is_dask_collection(data))
 
 
 def rows_of(X: Any) -> Any:  # noqa: N803
