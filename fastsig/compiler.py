@@ -36,7 +36,7 @@ SOURCES = (
     "loops",
     "compiler",
 )  # all that a loop's code depends on
-MORE_SOURCES = ("trainer", "regression", "bench/moving")  # where else there is code to compile: its own depends on one of them as well
+MORE_SOURCES = ("trainer", "regression", "bench/moving")  # other modules with code to compile, each for itself
 SEPARATE = "whole"  # the one function that isn't inlined: it holds the kernel, and is called from several places
 LIBM = {"fma", "fmaf"}
 ARM = llvm.get_default_triple().startswith(("aarch64", "arm64"))
