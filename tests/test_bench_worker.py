@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fastsig.bench import peers, sentinel
+from fastsig.bench import machine, peers, sentinel
 from fastsig.bench.cases import Case
 from fastsig.bench.sentinel import CALM, Sample, Sentinel
 from fastsig.bench.worker import NOBODY, STOP, Plan, Request, Visit, Worker
@@ -152,13 +152,17 @@ def test_few_rounds_are_enough_where_they_are_long():
     assert [it.enough(done, 0.9 * done, it.request.plan, Visit()) for done in (3, 4, 5)] == [0, 0, 1]
 
 
+@pytest.mark.skipif(machine.free_memory() is None, reason="the system doesn't say how much memory is free")
 def test_every_case_has_its_time():
-    """Where there isn't enough for all, each has less of it."""
-    cases = [Case("sigmoid", "float32", size, 1) for size in (10, 20, 30, 40)]
-    it, told = measuring(cases, Plan(3, 10**9, 60.0, 60.0, 60))
+    """Where there isn't enough for all, each has less of it; one that there isn't the memory for takes none."""
+    huge, *cases = [Case("sigmoid", "float32", size, 1) for size in (10**15, 10, 20, 30, 40)]
+    it, told = measuring([huge, *cases], Plan(3, 10**9, 60.0, 60.0, 60))
     it.all_cases(time.perf_counter() + 4)
-    assert [value for kind, value in told if kind == "skipped"] == []
+    ((label, why),) = [value for kind, value in told if kind == "skipped"]
+    assert label == huge.label
+    assert "MiB of memory" in why
     assert {row.case for row in rows_of(told)} == {*cases}
+    assert min(row.rounds for row in rows_of(told)) > 3
 
 
 def test_what_is_not_begun_says_so():

@@ -136,8 +136,8 @@ def impossible(case: Case) -> str:
 
 
 def estimate(case: Case, plan: Plan) -> float:
-    """About how many seconds it takes."""
-    return plan.seconds + PREPARING + case.size * 60e-9 * min(plan.least, FEW)
+    """About how many seconds it takes; none, if it can't be measured."""
+    return 0.0 if impossible(case) else plan.seconds + PREPARING + case.size * 60e-9 * min(plan.least, FEW)
 
 
 @dataclass
@@ -160,7 +160,7 @@ class Worker:
                 break
             self.tell("begin", number)
             remaining = end - time.perf_counter()
-            if why := "no time left" if remaining < 0 else impossible(case):
+            if why := impossible(case) or ("no time left" if remaining < 0 else ""):
                 self.tell("skipped", (case.label, why))
             else:
                 self.attempt(case, plan.hurried(min(1.0, remaining / sum(left[number:]))))
