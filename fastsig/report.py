@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -50,21 +50,23 @@ def run(args: argparse.Namespace) -> int:
     return 0 if facts["self-check"] == "healthy" else 1
 
 
-def lines(value: str | Mapping[str, str]) -> list[str]:
+def lines(value: str | Sequence[str] | Mapping[str, str]) -> Sequence[str]:
     if isinstance(value, str):
         return [value]
-    return [f"{name}={text}" for name, text in value.items()] or ["nothing"]
+    return ([f"{name}={text}" for name, text in value.items()] if isinstance(value, Mapping) else value) or ["none"]
 
 
 def info() -> dict[str, Any]:
-    """Everything by its name: text, or for the environment what is set.
+    """Everything by its name: text, or a list of it, or for the environment what is set.
 
     What can't be found out says why: a report is wanted most where something is broken.
     """
-    facts = {name: attempted(fact) for name, fact in FACTS.items()}  # before the check, which a cache may warn in
-    versions = {package: version(package) for package in PACKAGES}
-    first = {"fastsig": fastsig.__version__, "self-check": attempted(health)}
-    return {**first, **versions, "python": python(), "platform": platform.platform(), **facts, "environment": environment()}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")  # they belong into the report, too
+        first = {"fastsig": fastsig.__version__, "self-check": attempted(health)}
+        facts = {name: attempted(fact) for name, fact in FACTS.items()}
+    versions = {package: version(package) for package in PACKAGES} | {"python": python(), "platform": platform.platform()}
+    return first | {"warnings": [str(it.message) for it in said]} | versions | facts | {"environment": environment()}
 
 
 def attempted(fact: Callable[[], str]) -> str:
@@ -175,11 +177,9 @@ def runtimes() -> str:
 def kept() -> str:
     from fastsig import compiler
 
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")  # the reason belongs into the report
-        folder = compiler.cache_folder()
+    folder = compiler.cache_folder()
     if folder is None:
-        return f"none: {said[0].message if said else 'each process compiles anew'}"
+        return "none: each process compiles anew"
     files = sorted(folder.rglob("*.o"))
     return f"{folder} ({len(files)} loops, {sum(file.stat().st_size for file in files) >> 10:,} KiB)"
 
