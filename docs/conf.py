@@ -54,6 +54,13 @@ def commands() -> str:
     return "\n".join(f"\n## {name}\n\n```text\n{help_of(name)}```\n" for name in cli.COMMANDS)
 
 
+def more() -> str:
+    """The pages that the index doesn't place itself."""
+    here = Path(__file__).parent
+    placed = set((here / "index.md").read_text().split())
+    return "\n".join(sorted(page.stem for page in here.glob("*.md") if page.stem not in {"index", *placed}))
+
+
 def directive(*lines: str) -> str:
     return "```{eval-rst}\n.. " + "\n   ".join(lines) + "\n```"
 
@@ -65,7 +72,7 @@ def help_of(command: str) -> str:
     return shown.getvalue().replace("usage: fastsig", "usage: python -m fastsig")
 
 
-GENERATED = {"<!-- functions -->": functions, "<!-- adapters -->": adapters, "<!-- commands -->": commands}
+GENERATED = {"<!-- functions -->": functions, "<!-- adapters -->": adapters, "<!-- commands -->": commands, "@more@": more}
 
 
 def generate(app: Any, page: str, source: list[str]) -> None:
@@ -73,6 +80,7 @@ def generate(app: Any, page: str, source: list[str]) -> None:
     for mark, text in GENERATED.items():
         if mark in source[0]:
             source[0] = source[0].replace(mark, text())
+    source[0] = source[0].replace("](../README.md", "](guide.md")  # which is README, for whoever reads a page in the repository
 
 
 def marked_up(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:

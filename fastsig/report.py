@@ -7,7 +7,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -49,21 +50,23 @@ def run(args: argparse.Namespace) -> int:
     return 0 if facts["self-check"] == "healthy" else 1
 
 
-def lines(value: str | Mapping[str, str]) -> list[str]:
+def lines(value: str | Sequence[str] | Mapping[str, str]) -> Sequence[str]:
     if isinstance(value, str):
         return [value]
-    return [f"{name}={text}" for name, text in value.items()] or ["nothing"]
+    return ([f"{name}={text}" for name, text in value.items()] if isinstance(value, Mapping) else value) or ["none"]
 
 
 def info() -> dict[str, Any]:
-    """Everything by its name: text, or for the environment what is set.
+    """Everything by its name: text, or a list of it, or for the environment what is set.
 
     What can't be found out says why: a report is wanted most where something is broken.
     """
-    facts = {name: attempted(fact) for name, fact in FACTS.items()}  # before the check, which a cache may warn in
-    versions = {package: version(package) for package in PACKAGES}
-    first = {"fastsig": fastsig.__version__, "self-check": attempted(health)}
-    return {**first, **versions, "python": python(), "platform": platform.platform(), **facts, "environment": environment()}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")  # they belong into the report, too
+        first = {"fastsig": fastsig.__version__, "self-check": attempted(health)}
+        facts = {name: attempted(fact) for name, fact in FACTS.items()}
+    versions = {package: version(package) for package in PACKAGES} | {"python": python(), "platform": platform.platform()}
+    return first | {"warnings": [str(it.message) for it in said]} | versions | facts | {"environment": environment()}
 
 
 def attempted(fact: Callable[[], str]) -> str:

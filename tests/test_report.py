@@ -37,6 +37,7 @@ def test_facts(capsys):
     assert not [fact for fact in facts.values() if "unknown:" in fact]
     assert facts["environment"]["FASTSIG_CACHE_DIR"] in facts["cache"]
     assert facts["cache trusted"].startswith("yes")
+    assert facts["warnings"] == []
     assert facts["cache writable"] == "yes"
 
 
@@ -71,12 +72,16 @@ def test_what_is_broken_is_said(reported):
 
 def test_a_cache_that_others_can_write(python, tmp_path):
     tmp_path.chmod(0o777)
-    told = python(
-        "from fastsig import report as r; print(r.kept(), r.trusted(), r.writable(), sep='\\n')", FASTSIG_CACHE_DIR=tmp_path
-    )
-    reason, trust, write = told.split("\n")
-    assert f"others can write to {tmp_path}" in reason
-    assert trust == write == "no"
+    facts = json.loads(
+        python(
+            "import json; from fastsig import report; report.ANSWERS.clear(); report.SHARED = 0;"
+            "print(json.dumps(report.info()))",
+            FASTSIG_CACHE_DIR=tmp_path,
+        )
+    )  # nothing is compiled for this
+    assert facts["cache"].startswith("none")
+    assert facts["cache trusted"] == facts["cache writable"] == "no"
+    assert [f"others can write to {tmp_path}" in text for text in facts["warnings"]] == [True]
 
 
 def test_where_the_number_of_threads_comes_from(reported):
