@@ -226,8 +226,8 @@ def bce_with_logits_loss(
 
     Notes
     -----
-    The derivatives have the bits of NumPy's function on the whole array. Each chunk's sum is exact to 1e-12 and the sum of
-    these is taken in an order that the chunks set, in float64: it doesn't depend on the workers, on their number or on which
+    The derivatives have the bits of NumPy's function on the whole array. Each chunk's sum is accurate to 1e-12, and
+    these are added in float64 in an order that the chunks set: it doesn't depend on the workers, on their number or on which
     is done first. Arguments are split at the borders of x's chunks.
 
     Compute results together, ``dask.compute(loss, grad)``: each chunk is then gone over once.
@@ -343,7 +343,7 @@ def aligned(name: str, array: Any, x: Any, stretches: bool) -> Any:
         raise ValueError(f"{name} must {verb} x's shape {x.shape}{hint}, not have shape {array.shape}")
     chunks = {}
     for axis, (n, m) in enumerate(sizes):
-        if n == 1 != m:
+        if stretches and n == 1 != m:
             continue
         if math.isnan(n + m):
             if array.numblocks[axis] != x.numblocks[axis + new]:
