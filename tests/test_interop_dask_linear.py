@@ -376,11 +376,13 @@ def test_one_task_a_block():
 
 
 @pytest.fixture(scope="module")
-def client():
+def client(tmp_path_factory):
     settings = {"distributed.worker.daemon": True, "distributed.logging.distributed": "error"}
+    options = {"host": "127.0.0.1", "local_directory": tmp_path_factory.mktemp("dask"), "scheduler_kwargs": {"dashboard": False}}
+    options["dashboard_address"] = "127.0.0.1:0"  # any free port: with None there is a server on 8787, dashboard or not
     with (
         dask.config.set(settings),
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        distributed.LocalCluster(2, threads_per_worker=1, silence_logs=50, **options) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
