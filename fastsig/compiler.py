@@ -27,6 +27,8 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
+from fastsig import interrupts
+
 SOURCES = (
     "constants",
     "instructions",
@@ -139,6 +141,7 @@ def hold_forks() -> None:
         os.register_at_fork(before=lambda: bool(LOCK.acquire()), after_in_parent=lambda: LOCK.release())
 
 
+@interrupts.held()
 def program(name: str, make: Callable[[Target], tuple[Any, Callable[..., Any]]], source: str = "") -> int:
     """The address of a compiled function: loaded, or compiled and kept under `name`.
 
@@ -192,10 +195,12 @@ def compile_program(make: Callable[[Target], tuple[Any, Callable[..., Any]]]) ->
     """The function's symbol and object code."""
     from numba import cfunc
 
+    interrupts.safe_point()
     with numba_as_meant():
         signature, made = make(target())
         function = cfunc(signature, error_model="numpy")(made)
         symbol, assembly = function._wrapper_name, str(function._library._final_module)
+    interrupts.safe_point()
     return symbol, machine().emit_object(closed(assembly, symbol))
 
 

@@ -954,6 +954,17 @@ def release(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def add_to(typing: Any, address: Any, value: Any) -> Any:
+    """Add to the integer at `address`, in one step."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        builder.atomic_rmw("add", builder.inttoptr(args[0], I64.as_pointer()), args[1], "monotonic")
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit
+
+
+@intrinsic
 def team(typing: Any, share: Any, start: Any, threads: Any, args: Any, steps: Any, count: Any, data: Any) -> Any:
     """Run `share(args, steps, count, data)` on `threads` threads at once; `start` is the address of GOMP_parallel."""
     arguments = (types.intp,) * 4
