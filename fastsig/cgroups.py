@@ -1,7 +1,8 @@
 """Control groups: how many processors' time a container is given, where that is less than the machine has.
 
-Linux tells in files: /proc/self/cgroup the group of each hierarchy, /proc/self/mountinfo where the hierarchies are, and in each
-group (and in those above it, which limit it too) `cpu.max` in version 2, `cpu.cfs_quota_us` and `cpu.cfs_period_us` in version 1.
+Linux tells in files: /proc/self/cgroup the group of each hierarchy, /proc/self/mountinfo where the hierarchies are, and in
+each group (and in those above it, which limit it too) `cpu.max` in version 2, in version 1 `cpu.cfs_quota_us` and
+`cpu.cfs_period_us`.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ def groups(process: Path) -> Iterator[Path]:
         return
     for line in mounts:
         left, _, right = line.partition(" - ")
-        kind, _, options = (right.split(" ") + ["", ""])[:3]
-        controller = "" if kind == "cgroup2" else "cpu"
-        if kind not in ("cgroup", "cgroup2") or controller not in member or (controller and "cpu" not in options.split(",")):
+        kind, _, options = [*right.split(" "), "", ""][:3]
+        controller, fields = "" if kind == "cgroup2" else "cpu", left.split(" ")
+        limiting = kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(","))
+        if not limiting or controller not in member or len(fields) < 5:
             continue
-        root, place = (unescaped(field) for field in left.split(" ")[3:5])
+        root, place = unescaped(fields[3]), unescaped(fields[4])
         # In a container without a namespace for groups, the mount shows the container's own group alone, by its full name.
         try:
             inside = PurePosixPath(member[controller]).relative_to(root)

@@ -32,8 +32,8 @@ LIMIT = 7  # the number of threads to use, or 0: the runtime's own setting
 PARALLEL = 8  # bytes of all arrays from which on a call is shared out
 STREAM = 9  # bytes of all arrays from which on it writes past the caches
 OWN = 10  # address of omp_get_max_threads: the runtime's own setting, of the calling thread
-# Address of omp_get_num_procs, or 0: any number. GNU's asks the system each time, and knows that OMP_PROC_BIND may have tied the
-# thread to one of the processors that it may use; LLVM's and Intel's keep what they found when they were loaded.
+# Address of omp_get_num_procs, or 0: any number. GNU's asks the system each time, and knows that OMP_PROC_BIND may have tied
+# the thread to one of the processors that it may use; LLVM's and Intel's keep what they found when they were loaded.
 PROCESSORS = 11
 QUOTA = 12  # the threads that the control group's quota pays for
 IN_USE = 13  # the threads that large calls are using at this moment
