@@ -21,8 +21,15 @@ Question = ctypes.CFUNCTYPE(ctypes.c_int)
 # For the loops, which hold no lock. `poll` tells whether a SIGINT waits for the main thread, and takes it; no line of Python
 # runs for that, in which a handler could run, and raise into nowhere.
 poll = Question(ctypes.pythonapi.PyOS_InterruptOccurred)
-ends = Question(lambda: int(signal.getsignal(signal.SIGINT) is signal.default_int_handler))  # whether the handler will raise
 trip = ctypes.pythonapi.PyErr_SetInterrupt  # gives the SIGINT back
+
+
+@Question
+def ends() -> int:
+    """Whether KeyboardInterrupt will follow, once the handler runs."""
+    handler = signal.getsignal(signal.SIGINT)
+    holder = getattr(handler, "__self__", None)
+    return int(handler is signal.default_int_handler or (isinstance(holder, Held) and holder.raises))
 
 
 @dataclass
