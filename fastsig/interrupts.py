@@ -24,12 +24,14 @@ poll = Question(ctypes.pythonapi.PyOS_InterruptOccurred)
 trip = ctypes.pythonapi.PyErr_SetInterrupt  # gives the SIGINT back
 
 
-@Question
-def ends() -> int:
+def will_raise() -> int:
     """Whether KeyboardInterrupt will follow, once the handler runs."""
     handler = signal.getsignal(signal.SIGINT)
     holder = getattr(handler, "__self__", None)
     return int(handler is signal.default_int_handler or (isinstance(holder, Held) and holder.raises))
+
+
+ends = Question(will_raise)
 
 
 @dataclass

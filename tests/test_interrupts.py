@@ -216,7 +216,8 @@ def test_a_handler_that_does_not_raise(python):
     code = f"""
     pressed = []
     signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
-    x, y = np.broadcast_to(0.5, {LONG}), np.zeros({LONG})
+    fastsig.set_num_threads(1)
+    x, y = np.broadcast_to(0.5, {LONG} // 2), np.zeros({LONG} // 2)
     press_when(lambda: y[0])
     fastsig.sigmoid(x, out=y)
     print(len(pressed), y[0] == y[-1] != 0, (y == y[0]).all())
@@ -227,7 +228,7 @@ def test_a_handler_that_does_not_raise(python):
 def test_a_call_in_another_thread(python):
     """It is the main thread that is interrupted."""
     code = f"""
-    x, y = np.broadcast_to(0.5, {LONG}), np.zeros({LONG})
+    x, y = np.broadcast_to(0.5, {LONG} // 2), np.zeros({LONG} // 2)
     done, interrupted = [], False
     threading.Thread(target=lambda: done.append(fastsig.sigmoid(x, out=y))).start()
     press_when(lambda: y[0])
@@ -249,7 +250,7 @@ FIRST = """
         time.sleep(100)
     except KeyboardInterrupt:
         print(y)
-    print(fastsig.sigmoid_derivative(np.full(3, 0.5)), fastsig.sigmoid_derivative(np.full(2, 0.5, "f")))
+    print(fastsig.sigmoid_derivative(np.full(3, 0.5)))
 """
 
 
@@ -259,4 +260,4 @@ FIRST = """
 def test_a_first_call(python, tmp_path, pause):
     """Before a result can be seen; and what was being compiled can be compiled again. (Or it came after the call.)"""
     said = python(BEGIN + FIRST.format(pause), FASTSIG_CACHE_DIR=tmp_path)
-    assert said in ("None\n[0.25 0.25 0.25] [0.25 0.25]", "[0. 0. 0. 0. 0.]\n[0.25 0.25 0.25] [0.25 0.25]")
+    assert said in ("None\n[0.25 0.25 0.25]", "[0. 0. 0. 0. 0.]\n[0.25 0.25 0.25]")
