@@ -29,6 +29,7 @@ from fastsig.parallel import (
     GETTID,
     IN_USE,
     INSIDE,
+    LEADER,
     LIMIT,
     OWN,
     PARALLEL,
@@ -36,11 +37,14 @@ from fastsig.parallel import (
     POLL,
     PROCESSORS,
     QUOTA,
+    SINCE,
     START,
     STOP,
     STREAM,
+    TGKILL,
     THREAD,
     THREADS,
+    TIME,
     TRIP,
 )
 
@@ -66,6 +70,25 @@ def jit(*arguments: types.Type, returns: types.Type = types.void) -> Any:
 def sharing() -> Any:
     """How many threads a large call uses, and what it does when it is done."""
 
+    @jit(intp, returns=boolean)
+    def leads(data):  # type: ignore[no-untyped-def]
+        """Whether this thread may have a team: the main thread, and one other, until it ends or has had no use for it.
+
+        GNU's runtime keeps the threads of a team for whoever called it: with 64 callers they would be 64 times as many.
+        """
+        if lanes.word(data, GETTID) == 0:
+            return True
+        me = lanes.call_address(lanes.word(data, GETTID))
+        if me == lanes.word(data, PID):
+            return True
+        now, leader = lanes.call_address_with(lanes.word(data, TIME), 0, 0, 0), lanes.word(data, LEADER)
+        lately = leader != me and now - lanes.word(data, SINCE) <= 1
+        if lately and lanes.call_address_with(lanes.word(data, TGKILL), lanes.word(data, PID), leader, 0) == 0:
+            return False
+        lanes.put_word(data, LEADER, me)
+        lanes.put_word(data, SINCE, now)
+        return True
+
     @jit(intp, returns=intp)
     def wanted(data):  # type: ignore[no-untyped-def]
         """1, unless there is a runtime, this process owns its threads, and none is at work round this call."""
@@ -74,6 +97,7 @@ def sharing() -> Any:
             or lanes.word(data, LIMIT) == 1
             or lanes.call_address(lanes.word(data, GETPID)) != lanes.word(data, PID)
             or lanes.call_address(lanes.word(data, INSIDE)) != 0
+            or not leads(data)
         ):
             return 1
         limit, most = lanes.word(data, LIMIT), lanes.word(data, QUOTA)

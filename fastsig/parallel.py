@@ -40,7 +40,9 @@ IN_USE = 13  # the threads that large calls are using at this moment
 STOP = 14  # 1 when the call that is shared out was interrupted
 CLOCK, GETTID = 15, 16  # addresses of clock and gettid, or GETTID 0: no call is interrupted before its end
 POLL, ENDS, TRIP = 17, 18, 19  # addresses of three functions of `interrupts`
-WORDS = (ctypes.c_int64 * 20)()
+LEADER, SINCE = 20, 21  # the thread, beside the main one, that may have a team, and the second in which it last asked
+TIME, TGKILL = 22, 23  # addresses of time and tgkill
+WORDS = (ctypes.c_int64 * 24)()
 # float32 sigmoid on one thread and two, ns an element: 32 KiB 0.43 and 0.53, 64 KiB 0.40 and 0.35, 128 KiB 0.38 and 0.27. Not
 # from 64 on: where other jobs keep the processors busy, a team may wait milliseconds for its last member.
 WORDS[PARALLEL] = 128 << 10
@@ -112,7 +114,7 @@ def connect() -> None:
     WORDS[POLL], WORDS[ENDS], WORDS[TRIP] = map(address, (interrupts.poll, interrupts.ends, interrupts.trip))
     WORDS[CLOCK] = address(library.clock)
     if sys.platform == "linux" and hasattr(library, "gettid"):  # the main thread's number is that of the process
-        WORDS[GETTID] = address(library.gettid)
+        WORDS[TIME], WORDS[TGKILL], WORDS[GETTID] = map(address, (library.time, library.tgkill, library.gettid))
     os.register_at_fork(after_in_child=disconnect)
     found = runtime()
     if found:

@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 NEEDING = re.compile(r"<!-- needs: (?P<libraries>[\w ]+) -->\n```python\n(?P<example>.*?)```\n", re.DOTALL)  # installed or not
 EXAMPLES = {found["libraries"]: found["example"] for found in NEEDING.finditer(README)}
-ADAPTERS = {"torch": "torch", "xgboost": "xgboost", "lightgbm": "lightgbm", "sklearn": "scikit-learn", "jax": "jax"}
+ADAPTERS = {
+    **{"torch": "torch", "xgboost": "xgboost", "lightgbm": "lightgbm", "sklearn": "scikit-learn", "jax": "jax"},
+    "threadpoolctl": "threadpoolctl",
+}
 
 
 def run_examples(text, name):
@@ -47,7 +50,9 @@ def test_readme_examples_with_other_libraries(libraries):
 
 def test_readme_has_an_example_of_each_adapter():
     shown = "".join(EXAMPLES.values())
-    imports = (rf"from fastsig\.interop(\.{name} import| import {name} as)" for name in ADAPTERS)
+    imports = (
+        rf"from fastsig\.interop(\.{name} import| import {name} as)|import fastsig\.interop\.{name}\n" for name in ADAPTERS
+    )
     assert [line for line in imports if not re.search(line, shown)] == []
 
 

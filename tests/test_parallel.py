@@ -354,3 +354,39 @@ def test_without_a_runtime(python):
         print(fastsig.get_num_threads())
     """
     assert python(code) == "1"
+
+
+@LINUX
+@needs_runtime
+def test_one_team_beside_the_main_threads(python):
+    """GNU's runtime keeps a team for each caller: of those that live one has any, and another when it has ended."""
+    code = f"""if True:
+        import os, threading
+        import numpy as np, fastsig
+        from fastsig import parallel
+        {ANY_NUMBER}
+        fastsig.set_num_threads(3)
+        x, before, go = np.zeros(1_000_000, np.float32), len(os.listdir("/proc/self/task")), threading.Event()
+        def work(called):
+            assert (fastsig.sigmoid(x) == 0.5).all()
+            called.set()
+            go.wait()
+        def call(count):
+            threads = []
+            for _ in range(count):
+                called = threading.Event()
+                threads.append(threading.Thread(target=work, args=(called,)))
+                threads[-1].start()
+                called.wait()
+            print(len(os.listdir("/proc/self/task")) - before - count)
+            go.set()
+            [thread.join() for thread in threads]
+            go.clear()
+        call(1)
+        parallel.WORDS[parallel.SINCE] = 2**40  # it is never too long ago
+        call(2)
+        parallel.WORDS[parallel.SINCE] = 2**40
+        work(go)
+        print(len(os.listdir("/proc/self/task")) - before)
+    """
+    assert python(code).split() == ["2", "2", "2"]

@@ -77,6 +77,7 @@ AT_ONCE = """
     used, started = watched(lambda: ([t.start() for t in many], [t.join() for t in many]))
     assert len(answers) >= 64 and all(answers), (len(answers), answers.count(False))
     assert used < 64 + processors, used
+    assert started < 64 + 16 * processors, started
     print("64 threads at once:", len(answers), "times right;", used, "threads in use at most,", started, "in the process")
 """
 
@@ -87,7 +88,7 @@ POOL = """
             assert all(pool.map(lambda _: right(), range(2000 if slow else 40)))
     used, started = watched(pooled)
     assert used < 8 + processors, used
-    assert started <= 8 * processors, started
+    assert started <= 8 + 4 * (processors - 1), started
     print("ThreadPoolExecutor of 8:", used, "threads in use at most,", started, "in the process")
 """
 
