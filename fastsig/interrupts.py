@@ -38,7 +38,7 @@ ends = Question(will_raise)
 class Held:
     """Whether there was a SIGINT meanwhile, and whether it will raise KeyboardInterrupt."""
 
-    raises: bool
+    raises: bool = False
     interrupted: bool = False
 
     def note(self, number: int, frame: FrameType | None) -> None:

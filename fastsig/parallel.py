@@ -38,7 +38,8 @@ PROCESSORS = 11
 QUOTA = 12  # the threads that the control group's quota pays for
 IN_USE = 13  # the threads that large calls are using at this moment
 STOP = 14  # 1 when the call that is shared out was interrupted
-CLOCK, GETTID = 15, 16  # addresses of clock and gettid, or GETTID 0: no call is interrupted before its end
+# Addresses of clock and gettid (the main thread's number is that of the process), or GETTID 0: no call ends before its end.
+CLOCK, GETTID = 15, 16
 POLL, ENDS, TRIP = 17, 18, 19  # addresses of three functions of `interrupts`
 LEADER, SINCE = 20, 21  # the thread, beside the main one, that may have a team, and the second in which it last asked
 TIME, TGKILL = 22, 23  # addresses of time and tgkill
@@ -113,7 +114,7 @@ def connect() -> None:
     WORDS[QUOTA] = min(cgroups.quota() or MOST, MOST)
     WORDS[POLL], WORDS[ENDS], WORDS[TRIP] = map(address, (interrupts.poll, interrupts.ends, interrupts.trip))
     WORDS[CLOCK] = address(library.clock)
-    if sys.platform == "linux" and hasattr(library, "gettid"):  # the main thread's number is that of the process
+    if sys.platform == "linux" and hasattr(library, "gettid") and hasattr(library, "tgkill"):  # musl has one of them
         WORDS[TIME], WORDS[TGKILL], WORDS[GETTID] = map(address, (library.time, library.tgkill, library.gettid))
     os.register_at_fork(after_in_child=disconnect)
     found = runtime()
@@ -186,7 +187,9 @@ def get_num_threads() -> int:
     1
     """
     most, found = most_threads(), runtime()
-    return most if found is None else max(1, min(int(WORDS[LIMIT]) or int(found[1].omp_get_max_threads()), most))
+    if most == 1 or found is None:  # a forked child doesn't even ask the runtime
+        return 1
+    return max(1, min(int(WORDS[LIMIT]) or int(found[1].omp_get_max_threads()), most))
 
 
 def set_num_threads(n: int) -> None:

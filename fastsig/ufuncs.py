@@ -100,21 +100,24 @@ def stub(kernel: Kernel, storage: str, install: Callable[[int], None]) -> int | 
     real: list[int] = []
 
     def first_call(args: int, dims: int, steps: int, data: int) -> None:
-        with interrupts.held(again=False) as waiting:
-            try:
+        waiting = interrupts.Held()
+        try:
+            with interrupts.held(again=False) as waiting:
                 with compiler.lock():
                     if not real:
                         parallel.connect()
                         address = compiler.inner_loop(kernel.name, storage)
                         install(address)
                         real.append(address)
-            except BaseException as error:
-                if not isinstance(error, KeyboardInterrupt) or not waiting.interrupted:
-                    invalidate(kernel, storage, args, dims, steps)
-                    raise  # ctypes prints it and goes on
-            if not (waiting.interrupted and waiting.raises):
-                Loop(real[0])(args, dims, steps, data)
-        _last = waiting.after_return()
+                if not (waiting.interrupted and waiting.raises):
+                    Loop(real[0])(args, dims, steps, data)
+        except KeyboardInterrupt:  # there is no way to raise it here, so it comes again once this is over
+            waiting.interrupted = True
+        except BaseException:
+            invalidate(kernel, storage, args, dims, steps)
+            raise  # ctypes prints it and goes on
+        finally:
+            _last = waiting.after_return()
 
     callback = Loop(first_call)
     KEPT.append(callback)
