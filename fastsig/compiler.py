@@ -23,7 +23,7 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
-from fastsig import store
+from fastsig import interrupts, store
 
 SOURCES = (
     "constants",
@@ -159,6 +159,7 @@ class Program:
     def kept(self) -> bool:
         return self.path is not None and store.read(self.path) is not None
 
+    @interrupts.held()
     def address(self) -> int:
         """Of the compiled function: loaded, or compiled and kept."""
         hold_forks()
@@ -212,6 +213,7 @@ def compile_program(make: Callable[[Target], tuple[Any, Callable[..., Any]]]) ->
     """The function's symbol and object code."""
     from fastsig import frontend, loops
 
+    interrupts.safe_point()
     with numba_as_meant():
         try:
             symbol, module = frontend.compiled(*make(target()))
@@ -220,8 +222,10 @@ def compile_program(make: Callable[[Target], tuple[Any, Callable[..., Any]]]) ->
                 raise
             frontend.WHOLE.append(f"{type(error).__name__}: {error}")  # `info` can tell
             loops.sharing.cache_clear()  # of the other target
+            loops.watching.cache_clear()
             symbol, module = frontend.compiled(*make(target()))
         assembly = str(module)
+    interrupts.safe_point()
     return symbol, machine().emit_object(closed(assembly, symbol))
 
 

@@ -932,6 +932,17 @@ def call_address(typing: Any, address: Any) -> Any:
 
 
 @intrinsic
+def call_address_with(typing: Any, address: Any, first: Any, second: Any, third: Any) -> Any:
+    """What the C function `int f(long, long, long)` at this address returns."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        function = builder.inttoptr(args[0], ir.FunctionType(I32, [I64] * 3).as_pointer())
+        return builder.zext(builder.call(function, args[1:]), I64)
+
+    return types.intp(*[types.intp] * 4), emit
+
+
+@intrinsic
 def acquire(typing: Any, address: Any) -> Any:
     """Turn the integer at `address` from 0 to 1, in one step; whether this thread did it."""
 
@@ -951,6 +962,17 @@ def release(typing: Any, address: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp), emit
+
+
+@intrinsic
+def add_to(typing: Any, address: Any, value: Any) -> Any:
+    """Add to the integer at `address`, in one step."""
+
+    def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        builder.atomic_rmw("add", builder.inttoptr(args[0], I64.as_pointer()), args[1], "monotonic")
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit
 
 
 @intrinsic

@@ -22,7 +22,32 @@ from fastsig.constants import BLOCK, Format
 from fastsig.frontend import njit
 from fastsig.kernels import Kernel
 from fastsig.lanes import CACHE_LINE, SIZE, Shape
-from fastsig.parallel import BUSY, GETPID, INSIDE, LIMIT, PARALLEL, PID, START, STREAM, THREAD, THREADS
+from fastsig.parallel import (
+    BUSY,
+    CLOCK,
+    ENDS,
+    GETPID,
+    GETTID,
+    IN_USE,
+    INSIDE,
+    LEADER,
+    LIMIT,
+    OWN,
+    PARALLEL,
+    PID,
+    POLL,
+    PROCESSORS,
+    QUOTA,
+    SINCE,
+    START,
+    STOP,
+    STREAM,
+    TGKILL,
+    THREAD,
+    THREADS,
+    TIME,
+    TRIP,
+)
 
 POINTER = types.CPointer(types.intp)
 SIGNATURE = types.void(POINTER, POINTER, POINTER, types.voidptr)
@@ -30,6 +55,9 @@ REGISTERS = 4  # of each value in a wide step; lanes.py has the measurement
 ALIGN = 4096  # elements from which on a first, partial step to a line's beginning pays (2.5 % at 65,536)
 LONG = 256  # elements from which on changing the processor's mode is worth its 20 ns
 AHEAD = 2048  # bytes to prefetch ahead of a streaming loop: 64 Mi float32 on two threads take 0.204 ns an element for 0.395
+PIECE = 8 << 20  # bytes of all arrays after which a long call looks at the clock
+PATIENCE = 50_000  # microseconds of the processors' time between questions whether the user wants the call to end
+UNKNOWN, ENDED = -2, -1  # in place of a time
 BUFFER = 1024  # bytes of each array that a strided call gathers at a time; the stack grows by less than a page
 
 
@@ -41,18 +69,89 @@ def jit(*arguments: types.Type, returns: types.Type = types.void) -> Any:
 
 @cache
 def sharing() -> Any:
-    """Whether a call may be shared out to threads: there are some, this process owns them, and none is at work here."""
+    """How many threads a large call uses, and what it does when it is done."""
 
     @jit(intp, returns=boolean)
-    def may_share(data):  # type: ignore[no-untyped-def]
-        return (
-            lanes.word(data, START) != 0
-            and lanes.word(data, LIMIT) != 1
-            and lanes.call_address(lanes.word(data, GETPID)) == lanes.word(data, PID)
-            and lanes.call_address(lanes.word(data, INSIDE)) == 0
-        )
+    def leads(data):  # type: ignore[no-untyped-def]
+        """Whether this thread may have a team: the main thread, and one other, until it ends or has had no use for it.
 
-    return may_share
+        GNU's runtime keeps the threads of a team for whoever called it: with 64 callers they would be 64 times as many.
+        """
+        if lanes.word(data, GETTID) == 0:
+            return True
+        me = lanes.call_address(lanes.word(data, GETTID))
+        if me == lanes.word(data, PID):
+            return True
+        now, leader = lanes.call_address_with(lanes.word(data, TIME), 0, 0, 0), lanes.word(data, LEADER)
+        lately = leader != me and now - lanes.word(data, SINCE) <= 1
+        if lately and lanes.call_address_with(lanes.word(data, TGKILL), lanes.word(data, PID), leader, 0) == 0:
+            return False
+        lanes.put_word(data, LEADER, me)
+        lanes.put_word(data, SINCE, now)
+        return True
+
+    @jit(intp, returns=intp)
+    def wanted(data):  # type: ignore[no-untyped-def]
+        """1, unless there is a runtime, this process owns its threads, and none is at work round this call."""
+        if (
+            lanes.word(data, START) == 0
+            or lanes.word(data, LIMIT) == 1
+            or lanes.call_address(lanes.word(data, GETPID)) != lanes.word(data, PID)
+            or lanes.call_address(lanes.word(data, INSIDE)) != 0
+            or not leads(data)
+        ):
+            return 1
+        limit, most = lanes.word(data, LIMIT), lanes.word(data, QUOTA)
+        if lanes.word(data, PROCESSORS) != 0:
+            most = min(most, lanes.call_address(lanes.word(data, PROCESSORS)))
+        # What others use is theirs: two threads that call all the time would else be three, and each of them late.
+        most -= lanes.word(data, IN_USE)
+        return min(most, limit if limit != 0 else lanes.call_address(lanes.word(data, OWN)))
+
+    @jit(intp, boolean, returns=intp)
+    def enter(data, divisible):  # type: ignore[no-untyped-def]
+        threads = wanted(data) if divisible else 1
+        if threads > 1 and lanes.acquire(data + 8 * BUSY):
+            lanes.put_word(data, STOP, 0)
+        else:
+            threads = 1
+        lanes.add_to(data + 8 * IN_USE, threads)
+        return threads
+
+    @jit(intp, intp)
+    def leave(data, threads):  # type: ignore[no-untyped-def]
+        lanes.add_to(data + 8 * IN_USE, -threads)
+        if threads > 1:
+            lanes.release(data + 8 * BUSY)
+
+    return enter, leave
+
+
+@cache
+def watching() -> Any:
+    """Whether a long call is to end before its end: see `interrupts`."""
+
+    @jit(intp, intp, boolean, returns=intp)
+    def look(data, since, shared):  # type: ignore[no-untyped-def]
+        """The time when Python was last asked, or ENDED. The main thread asks, the others of its team hear of it."""
+        if shared and lanes.word(data, STOP) != 0:
+            return ENDED
+        if lanes.word(data, GETTID) == 0 or lanes.call_address(lanes.word(data, GETTID)) != lanes.word(data, PID):
+            return since
+        now = lanes.call_address(lanes.word(data, CLOCK))
+        # Not more often: to ask means to wait for Python's lock, 5 ms where another thread is at work with it.
+        if since == UNKNOWN or (now - since) & 0xFFFFFFFF < PATIENCE:
+            return now if since == UNKNOWN else since
+        if lanes.call_address(lanes.word(data, POLL)) != 0:
+            ends = lanes.call_address(lanes.word(data, ENDS)) != 0
+            lanes.call_address(lanes.word(data, TRIP))
+            if ends:
+                if shared:
+                    lanes.put_word(data, STOP, 1)
+                return ENDED
+        return now
+
+    return look
 
 
 @cache
@@ -160,7 +259,7 @@ def straight(plan: Plan) -> Any:
 def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Callable[..., None]:
     """NumPy's loop of a public function."""
     plan = Plan(kernel, storage, register, half, len(kernel.outputs))
-    whole, may_share = straight(plan), sharing()
+    whole, (enter, leave), look = straight(plan), sharing(), watching()
     size, line = plan.size, CACHE_LINE
     inputs, arrays, last, narrow = plan.inputs, plan.arrays, plan.last, plan.narrow
     work = 1 if "y" in kernel.inputs else 4  # for each byte, roughly: the functions of y are soon done
@@ -171,6 +270,7 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
     block = BUFFER // size
     space = arrays * BUFFER
     reducible = inputs == 2 and arrays == 3
+    long = PIECE // (size * arrays) // line * line
 
     @jit(intp, intp, intp, returns=boolean)
     def chained(args, steps, n):  # type: ignore[no-untyped-def]
@@ -224,6 +324,17 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
             whole(p, i, n, streaming and (p[inputs] - p[arrays - 1]) % line == 0)
         lanes.restore_float_mode(mode)
 
+    @jit(intp, intp, intp, intp, boolean, intp, boolean)
+    def stretches(args, steps, i, n, streaming, data, shared):  # type: ignore[no-untyped-def]
+        """The same, with a look at the clock now and then."""
+        since = UNKNOWN
+        while i < n and since != ENDED:
+            end = min(n, i + long)
+            stretch(args, steps, i, end, streaming)
+            i = end
+            if i < n:
+                since = look(data, since, shared)
+
     @jit(intp, intp, intp, returns=boolean)
     def entangled(args, steps, n):  # type: ignore[no-untyped-def]
         """Whether an output lies over an input, other than exactly: NumPy leaves that to us where it is right in sequence."""
@@ -247,22 +358,18 @@ def inner_loop(kernel: Kernel, storage: str, register: int, half: bool) -> Calla
         thread = lanes.call_address(lanes.word(data, THREAD))
         threads = lanes.call_address(lanes.word(data, THREADS))
         part = ((n + threads - 1) // threads + line - 1) // line * line
-        stretch(args, steps, min(n, thread * part), min(n, (thread + 1) * part), past_caches(n, data))
+        stretches(args, steps, min(n, thread * part), min(n, (thread + 1) * part), past_caches(n, data), data, True)
 
     def loop(args, dims, steps, data):  # type: ignore[no-untyped-def]
         a, s, d, n = lanes.address_of(args), lanes.address_of(steps), lanes.address_of(data), dims[0]
-        extent = n * size * arrays
-        if (
-            extent * work >= 4 * lanes.word(d, PARALLEL)
-            and may_share(d)
-            and not chained(a, s, n)
-            and not entangled(a, s, n)
-            and lanes.acquire(d + 8 * BUSY)
-        ):
-            lanes.team(share, lanes.word(d, START), lanes.word(d, LIMIT), a, s, n, d)
-            lanes.release(d + 8 * BUSY)
+        large = n * size * arrays * work >= 4 * lanes.word(d, PARALLEL)
+        threads = enter(d, not (chained(a, s, n) or entangled(a, s, n))) if large else 1
+        if threads > 1:
+            lanes.team(share, lanes.word(d, START), threads, a, s, n, d)
         else:
-            stretch(a, s, 0, n, past_caches(n, d))
+            stretches(a, s, 0, n, past_caches(n, d), d, False)
+        if large:
+            leave(d, threads)
 
     return loop
 
@@ -274,7 +381,7 @@ def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: 
     the elements and depends on nothing else. An array with a stride of 0 is one number for all elements, of its own dtype.
     """
     plan = Plan(kernel, storage, register, half, outputs, summed)
-    whole, may_share = straight(plan), sharing()
+    whole, (enter, leave), look = straight(plan), sharing(), watching()
     size, narrow, chains = plan.size, plan.narrow, lanes.CHAINS
     inputs, arrays, every = plan.inputs - kernel.scalars, plan.arrays, plan.inputs
     own = inputs - kernel.weights
@@ -283,6 +390,7 @@ def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: 
     space = arrays * BUFFER
     table_size, sums_size = 8 * arrays, 8 * chains
     first_array = every + 1 if summed else every
+    long = max(1, PIECE // (BLOCK * size * arrays))
 
     @jit(intp, intp, intp, intp, intp)
     def copy(k, target, source, stride, count):  # type: ignore[no-untyped-def]
@@ -315,9 +423,9 @@ def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: 
                 for j in range(count):
                     lanes.move(narrow, target + j * stride, buffers + k * BUFFER + j * size)
 
-    @jit(intp, intp, intp, intp, intp)
-    def blocks(args, steps, block, last, n):  # type: ignore[no-untyped-def]
-        """Blocks of terms, one after the other, in a floating-point mode of our own."""
+    @jit(intp, intp, intp, intp, intp, intp, boolean)
+    def blocks(args, steps, block, last, n, data, shared):  # type: ignore[no-untyped-def]
+        """Blocks of terms, one after the other, in a floating-point mode of our own, with a look at the clock now and then."""
         mode = lanes.set_float_mode(False)
         buffers, table, sums = lanes.scratch(space), lanes.scratch(table_size), lanes.scratch(sums_size)
         for k in range(inputs, every):
@@ -325,7 +433,8 @@ def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: 
         for k in range(inputs):
             if lanes.word(steps, k) == 0:
                 copy(k, buffers + k * BUFFER, lanes.word(args, k), 0, piece)
-        while block < last:
+        since, first = UNKNOWN, block
+        while block < last and since != ENDED:
             i, end = block * BLOCK, min(n, (block + 1) * BLOCK)
             lanes.clear_sums(sums)
             while i < end:
@@ -343,6 +452,8 @@ def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: 
             if summed:
                 lanes.put_total(lanes.word(args, every) + 8 * block, sums)
             block += 1
+            if (block - first) % long == 0 and block < last:
+                since = look(data, since, shared)
         lanes.restore_float_mode(mode)
 
     @jit(intp, intp, intp, intp)
@@ -352,14 +463,17 @@ def loss_loop(kernel: Kernel, storage: str, register: int, half: bool, outputs: 
         threads = lanes.call_address(lanes.word(data, THREADS))
         total = (n + BLOCK - 1) // BLOCK
         part = (total + threads - 1) // threads
-        blocks(args, steps, min(total, thread * part), min(total, (thread + 1) * part), n)
+        blocks(args, steps, min(total, thread * part), min(total, (thread + 1) * part), n, data, True)
 
     def loop(args, dims, steps, data):  # type: ignore[no-untyped-def]
         a, s, d, n = lanes.address_of(args), lanes.address_of(steps), lanes.address_of(data), dims[0]
-        if n > BLOCK and may_share(d) and lanes.acquire(d + 8 * BUSY):
-            lanes.team(share, lanes.word(d, START), lanes.word(d, LIMIT), a, s, n, d)
-            lanes.release(d + 8 * BUSY)
+        large = n > BLOCK
+        threads = enter(d, True) if large else 1
+        if threads > 1:
+            lanes.team(share, lanes.word(d, START), threads, a, s, n, d)
         else:
-            blocks(a, s, 0, (n + BLOCK - 1) // BLOCK, n)
+            blocks(a, s, 0, (n + BLOCK - 1) // BLOCK, n, d, False)
+        if large:
+            leave(d, threads)
 
     return loop

@@ -6,12 +6,10 @@ compiled, puts its address in its own place in the ufunc's table, which NumPy re
 
 from __future__ import annotations
 
-import _thread
 import ctypes
 import inspect
 import math
 import os
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy._core import _multiarray_umath  # type: ignore[attr-defined]  # NumPy's stubs leave it out
 
-from fastsig import compiler, parallel
+from fastsig import compiler, interrupts, parallel
 from fastsig.kernels import ALIASES, KERNELS, Absolute, Kernel
 
 STORAGES = ("float16", "float32", "float64")  # in the order in which NumPy tries them; bfloat16 is another package's
@@ -102,21 +100,24 @@ def stub(kernel: Kernel, storage: str, install: Callable[[int], None]) -> int | 
     real: list[int] = []
 
     def first_call(args: int, dims: int, steps: int, data: int) -> None:
+        waiting = interrupts.Held()
         try:
-            with compiler.lock():
-                if not real:
-                    parallel.connect()
-                    address = compiler.inner_loop(kernel.name, storage).address()
-                    install(address)
-                    real.append(address)
-        except KeyboardInterrupt:  # an inner loop has no way to raise, so it comes again once the call is over
-            invalidate(kernel, storage, args, dims, steps)
-            threading.Timer(0.05, _thread.interrupt_main).start()
-            return
+            with interrupts.held(again=False) as waiting:
+                with compiler.lock():
+                    if not real:
+                        parallel.connect()
+                        address = compiler.inner_loop(kernel.name, storage).address()
+                        install(address)
+                        real.append(address)
+                if not (waiting.interrupted and waiting.raises):
+                    Loop(real[0])(args, dims, steps, data)
+        except KeyboardInterrupt:  # there is no way to raise it here, so it comes again once this is over
+            waiting.interrupted = True
         except BaseException:
             invalidate(kernel, storage, args, dims, steps)
             raise  # ctypes prints it and goes on
-        Loop(real[0])(args, dims, steps, data)
+        finally:
+            _last = waiting.after_return()
 
     callback = Loop(first_call)
     KEPT.append(callback)

@@ -27,6 +27,7 @@ ADAPTERS = {
     "sklearn": "scikit-learn",
     "jax": "jax",
     "dask": "dask",
+    "threadpoolctl": "threadpoolctl",
 }
 
 
@@ -52,7 +53,9 @@ def test_readme_examples_with_other_libraries(libraries):
 
 def test_readme_has_an_example_of_each_adapter():
     shown = "".join(EXAMPLES.values())
-    imports = (rf"from fastsig\.interop(\.{name} import| import {name} as)" for name in ADAPTERS)
+    imports = (
+        rf"from fastsig\.interop(\.{name} import| import {name} as)|import fastsig\.interop\.{name}\n" for name in ADAPTERS
+    )
     assert [line for line in imports if not re.search(line, shown)] == []
 
 

@@ -365,7 +365,8 @@ def test_fork_after_a_parallel_call(python):
 @forks
 def test_fork_before_the_first_call(python):
     """Nothing has happened yet, so that the child may have threads of its own."""
-    code = FORKED.format(before="", here="", times=2, threads="3", after="")
+    threads = "min(3, len(os.sched_getaffinity(0)))"
+    code = FORKED.format(before="", here="", times=2, threads=threads, after="")
     assert python(code, warnings="default", OMP_NUM_THREADS=3) == "True"
 
 

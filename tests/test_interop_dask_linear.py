@@ -378,7 +378,11 @@ def test_one_task_a_block():
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
     settings = {"distributed.worker.daemon": True, "distributed.logging.distributed": "error"}
-    options = {"host": "127.0.0.1", "local_directory": tmp_path_factory.mktemp("dask"), "scheduler_kwargs": {"dashboard": False}}
+    options = {
+        "host": "127.0.0.1",
+        "local_directory": tmp_path_factory.mktemp("dask"),
+        "scheduler_kwargs": {"dashboard": False},
+    }
     options["dashboard_address"] = "127.0.0.1:0"  # any free port: with None there is a server on 8787, dashboard or not
     with (
         dask.config.set(settings),

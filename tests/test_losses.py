@@ -206,7 +206,8 @@ def test_blocks_bound_the_error_of_1e9_terms():
 @pytest.mark.parametrize("loss", [bce_with_logits_loss, focal_loss])
 def test_same_bits_on_any_number_of_threads_and_any_layout(loss, dtype, words):
     x, t = data(3 * 70_001, dtype)
-    words[parallel.PARALLEL] = 0
+    words[parallel.PARALLEL] = words[parallel.PROCESSORS] = 0
+    words[parallel.QUOTA] = parallel.MOST
     shape = (3, 7, 10_000 + 1 - 1)
     x, t = x[: math.prod(shape)].reshape(shape), t[: math.prod(shape)].reshape(shape)
     w = np.random.default_rng(0).random(shape).astype(dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread
@@ -14,12 +16,16 @@ import fastsig
 from fastsig import parallel
 
 BIG = 200_000
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 needs_runtime = pytest.mark.skipif(parallel.runtime() is None, reason="there is no OpenMP runtime on this machine")
+ANY_NUMBER = "parallel.connect(); parallel.WORDS[parallel.PROCESSORS] = 0"  # of threads, whatever the machine has
 
 
 @pytest.fixture(autouse=True)
-def restored(words):
-    """No test leaves its setting to the next."""
+def any_number(words):
+    """As many threads as one asks for; and no test leaves its setting to the next."""
+    words[parallel.PROCESSORS] = words[parallel.LIMIT] = 0
+    words[parallel.QUOTA] = parallel.MOST
 
 
 @needs_runtime
@@ -101,10 +107,132 @@ def test_more_threads_than_any_machine_has(python, number):
     """They count as 1,024, and do no harm."""
     code = f"""if True:
         import numpy as np, fastsig
+        from fastsig import parallel
         fastsig.set_num_threads({number})
-        print((fastsig.sigmoid(np.zeros(1_000_000, np.float32)) == 0.5).all(), fastsig.get_num_threads() <= 1024)
+        for _ in range(2):
+            print((fastsig.sigmoid(np.zeros(1_000_000, np.float32)) == 0.5).all(), fastsig.get_num_threads() <= 1024)
+            {ANY_NUMBER}
     """
-    assert python(code) == "True True"
+    assert python(code).split() == ["True"] * 4
+
+
+COUNTING = """if True:
+    import os, sys
+    import numpy as np, fastsig
+    from fastsig import parallel
+    {many}
+    x = np.zeros(1_000_000, np.float32)
+    fastsig.sigmoid(x[:10])
+    before = len(os.listdir("/proc/self/task"))
+    {setting}
+    assert (fastsig.sigmoid(x) == 0.5).all()
+    print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+# --- how many there may be -----------------------------------------------------------------------------------------------
+
+AVAILABLE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+NUMBER = "import fastsig; print(fastsig.get_num_threads())"
+several = pytest.mark.skipif(AVAILABLE < 2, reason="there is one processor")
+needs_affinity = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="the system doesn't tie processes to processors"
+)
+
+
+@needs_runtime
+@several
+@pytest.mark.parametrize(
+    ("variables", "number"),
+    [
+        ({}, AVAILABLE),
+        ({"OMP_NUM_THREADS": 1}, 1),
+        ({"FASTSIG_NUM_THREADS": 1}, 1),
+        ({"FASTSIG_NUM_THREADS": " 2 ", "OMP_NUM_THREADS": 1}, 2),
+        ({"FASTSIG_NUM_THREADS": "", "OMP_NUM_THREADS": 1}, 1),
+        ({"FASTSIG_NUM_THREADS": 1000}, AVAILABLE),
+        ({"OMP_NUM_THREADS": AVAILABLE + 1}, AVAILABLE),
+    ],
+    ids=str,
+)
+def test_variables(python, variables, number):
+    """Ours counts before OpenMP's, and none more than the processors."""
+    assert python(NUMBER, **variables) == str(number)
+
+
+@needs_runtime
+@several
+def test_what_is_set_counts_most(python):
+    code = "import fastsig; fastsig.set_num_threads(2); print(fastsig.get_num_threads())"
+    assert python(code, FASTSIG_NUM_THREADS=1, OMP_NUM_THREADS=1) == "2"
+
+
+@pytest.mark.parametrize("text", ["0", "abc", "-3", "10**9", str(10**9), str(10**30), "2.0", "1_0", "\u0662", "1025", "nan"])
+def test_nonsense(text):
+    """One warning, which names the variable and its value; it is as if it weren't set."""
+    with pytest.warns(RuntimeWarning, match=rf"^FASTSIG_NUM_THREADS={re.escape(repr(text))} .* 1 to 1,024") as caught:
+        assert parallel.from_environment(text) == 0
+    assert len(caught) == 1
+
+
+@needs_runtime
+@pytest.mark.parametrize("how", ["always", "error"])
+def test_nonsense_in_the_environment(python, how):
+    """It is said once, and as an error it fails nothing: then it goes to standard error."""
+    code = """if True:
+        import contextlib, io, warnings
+        told = io.StringIO()
+        with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(told):
+            warnings.simplefilter("{how}")
+            import fastsig
+            print(fastsig.sigmoid(0.0), fastsig.tanh(0.0), fastsig.get_num_threads())
+        lines = [str(w.message) for w in caught] + told.getvalue().splitlines()
+        print(len(lines), lines[0].split()[0])
+    """
+    right = f"0.5 0.0 {AVAILABLE}\n1 FASTSIG_NUM_THREADS='abc'"
+    assert python(code.format(how=how), FASTSIG_NUM_THREADS="abc") == right
+
+
+@needs_runtime
+@needs_affinity
+@several
+def test_processors_that_a_process_may_use(python):
+    """From the beginning, after a change, and back; whatever was set."""
+    code = """if True:
+        import os
+        import numpy as np, fastsig
+        all, x = os.sched_getaffinity(0), np.linspace(-9, 9, 1_000_000)
+        want = fastsig.sigmoid(x)
+        for number in (None, 2):
+            if number:
+                fastsig.set_num_threads(number)
+            for allowed in ({min(all)}, all):
+                os.sched_setaffinity(0, allowed)
+                print(fastsig.get_num_threads(), np.array_equal(fastsig.sigmoid(x), want))
+    """
+    first, last = f"1 True {AVAILABLE} True".split(), ["1", "True", "2", "True"]
+    assert python(code).split() == first + last
+    assert python("import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " + NUMBER) == "1"
+
+
+@LINUX
+@needs_runtime
+def test_a_quota(python):
+    """Of a container: no more threads than it pays for are started."""
+    setting = "parallel.connect(); parallel.WORDS[parallel.QUOTA] = {}"
+    for quota, started in ((1, "0"), (3, "2")):
+        code = COUNTING.format(many=ANY_NUMBER, setting=setting.format(quota))
+        assert python(code, OMP_NUM_THREADS=4) == started
+        assert python(code, OMP_NUM_THREADS=1, FASTSIG_NUM_THREADS=4) == started
+
+
+def test_large_calls_share_the_processors(words, dtype):
+    """What others use is left to them; afterwards all is free again."""
+    (x,) = inputs("sigmoid", dtype, (BIG,))
+    want = fastsig.sigmoid(x)
+    for others in (0, 1, parallel.MOST, 10 * parallel.MOST):
+        words[parallel.IN_USE] = others
+        assert_same(fastsig.sigmoid(x), want)
+        assert (words[parallel.IN_USE], words[parallel.BUSY]) == (others, 0)
 
 
 def test_all_numbers_of_threads_agree(ufunc, name, dtype):
@@ -176,37 +304,18 @@ def test_large_and_not_contiguous(ufunc, name, dtype):
 # --- in other processes ------------------------------------------------------------------------------------------------
 
 
-@needs_runtime
-@pytest.mark.parametrize("n", [1, 2, 3])
-def test_environment_is_respected(python, n):
-    assert python("import fastsig; print(fastsig.get_num_threads())", OMP_NUM_THREADS=n) == str(n)
-
-
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
-COUNTING = """if True:
-    import os, sys
-    import numpy as np, fastsig
-    x = np.zeros(1_000_000, np.float32)
-    fastsig.sigmoid(x[:10])
-    before = len(os.listdir("/proc/self/task"))
-    {setting}
-    assert (fastsig.sigmoid(x) == 0.5).all()
-    print(len(os.listdir("/proc/self/task")) - before)
-"""
-
-
 @LINUX
 @needs_runtime
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_as_many_threads_run(python, n):
-    assert python(COUNTING.format(setting=""), OMP_NUM_THREADS=n) == str(n - 1)
-    assert python(COUNTING.format(setting=f"fastsig.set_num_threads({n})"), OMP_NUM_THREADS=3) == str(n - 1)
+    assert python(COUNTING.format(many=ANY_NUMBER, setting=""), OMP_NUM_THREADS=n) == str(n - 1)
+    assert python(COUNTING.format(many=ANY_NUMBER, setting=f"fastsig.set_num_threads({n})"), OMP_NUM_THREADS=3) == str(n - 1)
 
 
 @LINUX
 @needs_runtime
 def test_small_calls_start_no_threads(python):
-    assert python(COUNTING.format(setting="x = x[:1000]"), OMP_NUM_THREADS=4) == "0"
+    assert python(COUNTING.format(many=ANY_NUMBER, setting="x = x[:1000]"), OMP_NUM_THREADS=4) == "0"
 
 
 @needs_runtime
@@ -214,22 +323,24 @@ def test_the_runtimes_own_setting_counts(python):
     code = """if True:
         import fastsig
         from fastsig import parallel
-        fastsig.get_num_threads()
+        {many}
         parallel.runtime()[1].omp_set_num_threads(5)
         print(fastsig.get_num_threads())
     """
-    assert python(code) == "5"
+    assert python(code.format(many=ANY_NUMBER)) == "5"
 
 
 def test_torchs_setting_counts(python):
     pytest.importorskip("torch")
     code = """if True:
         import torch, fastsig
+        from fastsig import parallel
+        {many}
         for n in (1, 3):
             torch.set_num_threads(n)
             print(fastsig.get_num_threads())
     """
-    assert python(code, warnings="default").split() == ["1", "3"]
+    assert python(code.format(many=ANY_NUMBER), warnings="default").split() == ["1", "3"]
 
 
 def test_without_a_runtime(python):
@@ -243,3 +354,39 @@ def test_without_a_runtime(python):
         print(fastsig.get_num_threads())
     """
     assert python(code) == "1"
+
+
+@LINUX
+@needs_runtime
+def test_one_team_beside_the_main_threads(python):
+    """GNU's runtime keeps a team for each caller: of those that live one has any, and another when it has ended."""
+    code = f"""if True:
+        import os, threading
+        import numpy as np, fastsig
+        from fastsig import parallel
+        {ANY_NUMBER}
+        fastsig.set_num_threads(3)
+        x, before, go = np.zeros(1_000_000, np.float32), len(os.listdir("/proc/self/task")), threading.Event()
+        def work(called):
+            assert (fastsig.sigmoid(x) == 0.5).all()
+            called.set()
+            go.wait()
+        def call(count):
+            threads = []
+            for _ in range(count):
+                called = threading.Event()
+                threads.append(threading.Thread(target=work, args=(called,)))
+                threads[-1].start()
+                called.wait()
+            print(len(os.listdir("/proc/self/task")) - before - count)
+            go.set()
+            [thread.join() for thread in threads]
+            go.clear()
+        call(1)
+        parallel.WORDS[parallel.SINCE] = 2**40  # it is never too long ago
+        call(2)
+        parallel.WORDS[parallel.SINCE] = 2**40
+        work(go)
+        print(len(os.listdir("/proc/self/task")) - before)
+    """
+    assert python(code).split() == ["2", "2", "2"]

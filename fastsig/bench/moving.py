@@ -74,7 +74,7 @@ def made(reads: int, writes: int) -> Callable[[compiler.Target], tuple[Any, Call
         function, names = HANDED_THROUGH.get((reads, writes), copied), ("x", "g", "y", "dy")
         kernel = Kernel(function, names[:reads], names[2:][: max(writes, 1)], {}, {}, None, True)
         plan = loops.Plan(kernel, STORAGE, chosen.register, chosen.half, len(kernel.outputs))
-        sweep, may_share = (written(plan) if writes else read(plan)), loops.sharing()
+        sweep, (enter, leave) = (written(plan) if writes else read(plan)), loops.sharing()
         line = LINE // ITEM
 
         @jit(intp, intp, intp, intp)
@@ -87,11 +87,12 @@ def made(reads: int, writes: int) -> Callable[[compiler.Target], tuple[Any, Call
 
         def loop(args, orders, steps, data):  # type: ignore[no-untyped-def]
             a, o, d, n = lanes.address_of(args), lanes.address_of(orders), lanes.address_of(data), orders[ELEMENTS]
-            if may_share(d) and lanes.acquire(d + 8 * parallel.BUSY):
-                lanes.team(share, lanes.word(d, parallel.START), lanes.word(d, parallel.LIMIT), a, o, n, d)
-                lanes.release(d + 8 * parallel.BUSY)
+            threads = enter(d, True)
+            if threads > 1:
+                lanes.team(share, lanes.word(d, parallel.START), threads, a, o, n, d)
             else:
                 sweep(a, o, 0, n)
+            leave(d, threads)
 
         return loops.SIGNATURE, loop
 
