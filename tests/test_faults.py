@@ -222,7 +222,7 @@ def functions(n, step, names=KERNELS):
     for name, storage in itertools.product(names, ALL_DTYPES):
         given = [with_signalling(np.repeat(a, step)[::step]) for a in inputs(name, storage, (n,))]
         out = [np.zeros(n * step, a.dtype)[::step] for a in given[:1] * len(KERNELS[name].outputs)]
-        yield f"{name} {storage} {n} {step}", compiler.inner_loop(name, storage), given, out
+        yield f"{name} {storage} {n} {step}", compiler.inner_loop(name, storage).address(), given, out
 
 
 def terms(n, step, names=None):
@@ -233,7 +233,7 @@ def terms(n, step, names=None):
             given += [np.linspace(0, 3, n * step, dtype=computed_in(storage))[::step]] * TERMS[name].weights
             given += [np.array([number], computed_in(storage)) for number in numbers]
             out = [np.zeros(-(-n // BLOCK)), *(np.zeros(n * step, given[0].dtype)[::step] for _ in range(outputs - 1))]
-            yield f"{name} {storage} {n} {step}", compiler.loss_loop(name, storage, outputs, True), given, out
+            yield f"{name} {storage} {n} {step}", compiler.loss_loop(name, storage, outputs, True).address(), given, out
 
 
 NUMBERS = [("bce_terms", [1.0], 3), ("weighted_bce_terms", [0.1, 1.0], 3), ("focal_terms", [0.25, 0.75, 2.0, 1.0], 2)]
