@@ -290,7 +290,7 @@ def test_fingerprint_of_a_changed_source(python, copied, source):
 CHANGES = {
     "kernels": (b"return fma(y, h, select(magnitude(lost)", b"return fma(h, h, select(magnitude(lost)"),
     "lanes": (b'NUMBERS = {"zero": 0.0, "half": 0.5, "one": 1.0', b'NUMBERS = {"zero": 0.0, "half": 0.5, "one": 2.0'),
-    "loops": (b"stretches(a, s, 0, n, past_caches(n, d), d, False)", b"stretch(a, s, 1, n, past_caches(n, d))"),
+    "loops": (b"stretches(a, s, 0, n, past_caches(n, d), d, False)", b"stretches(a, s, 1, n, past_caches(n, d), d, False)"),
 }
 
 
