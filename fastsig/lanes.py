@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import operator
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from llvmlite import ir
@@ -52,11 +53,11 @@ class LanesModel(PrimitiveModel):
 
 
 class FormatType(types.Type):
-    """The type of a `Format` in a kernel. Its numbers are constants, `tails` is its value: a kernel is compiled once."""
+    """The type of a `Format` in a kernel. Its numbers are constants."""
 
     def __init__(self, format: Format) -> None:
         self.format = format
-        super().__init__(f"Format({format.name})")
+        super().__init__(f"Format({format.name}, {format.tails})")
 
 
 @register_model(FormatType)
@@ -69,6 +70,23 @@ class Polynomial(types.Type):
     def __init__(self, coefficients: tuple[float, ...]) -> None:
         self.coefficients = coefficients
         super().__init__(f"Polynomial({', '.join(c.hex() for c in coefficients)})")
+
+
+@dataclass(frozen=True)
+class Mathematics:
+    """A kernel that is to be written out in a loop, see `apply`."""
+
+    function: Callable[..., Any]
+
+
+class MathematicsType(types.Type):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        super().__init__(f"Mathematics({function.__qualname__})")
+
+    @property
+    def key(self) -> Any:
+        return self.function
 
 
 @dataclass(frozen=True)
@@ -115,7 +133,7 @@ class ShapeType(types.Type):
         return types.UniTuple(Lanes(getattr(types, self.shape.format.name), self.shape.count), self.shape.inputs)
 
 
-for constant_type in (Polynomial, ShapeType):
+for constant_type in (Polynomial, ShapeType, MathematicsType):
     register_model(constant_type)(OpaqueModel)
 
 
@@ -129,12 +147,18 @@ def typeof_shape(value: Shape, context: Any) -> ShapeType:
     return ShapeType(value)
 
 
+@typeof_impl.register(Mathematics)
+def typeof_mathematics(value: Mathematics, context: Any) -> MathematicsType:
+    return MathematicsType(value.function)
+
+
 @lower_constant(FormatType)
 def lower_format(context: Any, builder: ir.IRBuilder, type: FormatType, value: Format) -> ir.Value:
     return I1(value.tails)
 
 
 @lower_constant(ShapeType)
+@lower_constant(MathematicsType)
 def lower_compile_time(context: Any, builder: ir.IRBuilder, type: types.Type, value: Any) -> ir.Value:
     return context.get_dummy_value()
 
@@ -206,27 +230,31 @@ def mask(args: tuple[types.Type, ...]) -> types.Type | None:
     return Lanes(types.boolean, widest.count) if isinstance(widest, Lanes) else widest and types.boolean
 
 
+EMITTED: dict[Any, tuple[Callable[..., types.Type | None], Callable[..., ir.Value]]] = {}  # what `define` was told
+
+
 def define(
     key: Any, type_of: Callable[..., types.Type | None], patterns: tuple[Any, ...] = ((types.VarArg(types.Any),),)
 ) -> Any:
-    """Decorate the code of `key`, an instruction or an operator; it gets a builder, the operands' common type, the operands."""
+    """Decorate the code of `key`, an instruction or an operator; it gets a builder, the operands' common type, the operands.
+
+    An operator is defined where there are lanes among its operands: those of plain numbers stay Numba's own.
+    """
 
     def decorate(emit: Callable[..., ir.Value]) -> Callable[..., ir.Value]:
+        EMITTED[key] = type_of, emit
+
         class Template(AbstractTemplate):
             def generic(self, args: Any, kws: Any) -> Any:
-                returns = type_of(args)
+                ours = key in instructions.INSTRUCTIONS.values() or any(isinstance(a, Lanes) for a in args)
+                returns = type_of(args) if ours else None
                 return None if returns is None else returns(*args)
 
         Template.key = key
         infer_global(key)(Template)
 
         def lower(context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
-            widest = result(tuple(a for a in signature.args if result((a,))))
-            operands = [
-                a if isinstance(a, Polynomial) else widen(builder, v, a, widest) if result((a,)) else v
-                for a, v in zip(signature.args, values, strict=True)
-            ]
-            return emit(builder, widest, *operands)
+            return emitted(emit, builder, signature.args, values)
 
         for pattern in patterns:
             lower_builtin(key, *pattern)(lower)
@@ -235,20 +263,108 @@ def define(
     return decorate
 
 
-def for_lanes(type_of: Callable[..., types.Type | None]) -> Callable[..., types.Type | None]:
-    """The same typing rule, silent about plain numbers: their operators stay Numba's own."""
-    return lambda args: type_of(args) if any(isinstance(a, Lanes) for a in args) else None
+def emitted(emit: Callable[..., ir.Value], builder: ir.IRBuilder, args: Sequence[types.Type], values: Any) -> ir.Value:
+    """An instruction's code for operands of these types."""
+    widest = result(tuple(a for a in args if result((a,))))
+    operands = [
+        a if isinstance(a, Polynomial) else widen(builder, v, a, widest) if result((a,)) else v
+        for a, v in zip(args, values, strict=True)
+    ]
+    return emit(builder, widest, *operands)
 
 
 PAIRS = ((Lanes, Lanes), (Lanes, types.Float), (types.Float, Lanes))
-define(operator.add, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fadd(x, y))
-define(operator.sub, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fsub(x, y))
-define(operator.mul, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fmul(x, y))
-define(operator.truediv, for_lanes(result), PAIRS)(lambda b, type, x, y: b.fdiv(x, y))
-define(operator.neg, for_lanes(result), ((Lanes,),))(lambda b, type, x: b.fneg(x))
-define(operator.lt, for_lanes(mask), PAIRS)(lambda b, type, x, y: b.fcmp_ordered("<", x, y))
-define(operator.eq, for_lanes(mask), PAIRS)(lambda b, type, x, y: b.fcmp_ordered("==", x, y))
-define(operator.le, for_lanes(mask), PAIRS)(lambda b, type, x, y: b.fcmp_ordered("<=", x, y))
+define(operator.add, result, PAIRS)(lambda b, type, x, y: b.fadd(x, y))
+define(operator.sub, result, PAIRS)(lambda b, type, x, y: b.fsub(x, y))
+define(operator.mul, result, PAIRS)(lambda b, type, x, y: b.fmul(x, y))
+define(operator.truediv, result, PAIRS)(lambda b, type, x, y: b.fdiv(x, y))
+define(operator.neg, result, ((Lanes,),))(lambda b, type, x: b.fneg(x))
+define(operator.lt, mask, PAIRS)(lambda b, type, x, y: b.fcmp_ordered("<", x, y))
+define(operator.eq, mask, PAIRS)(lambda b, type, x, y: b.fcmp_ordered("==", x, y))
+define(operator.le, mask, PAIRS)(lambda b, type, x, y: b.fcmp_ordered("<=", x, y))
+
+
+# --- kernels, written out ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A value of a kernel that is being written out: Python runs the kernel, and each operation on such values adds its code.
+
+    What depends on the format alone is decided then. Numba would take 0.6 s for the same: it compiles each of the kernel's
+    parts, and each of them anew for every width of lanes.
+    """
+
+    builder: ir.IRBuilder
+    type: types.Type
+    value: ir.Value
+
+    def write(self, key: Any, operands: tuple[Any, ...]) -> Written:
+        """The result of an instruction or an operator."""
+        type_of, emit = EMITTED[key]
+        args = tuple(o.type if isinstance(o, Written) else o for o in operands)
+        returns = type_of(args)
+        if returns is None:
+            raise TypeError(f"{key.__name__} isn't defined for {', '.join(map(str, args))}")
+        values = [o.value if isinstance(o, Written) else None for o in operands]
+        return Written(self.builder, returns, emitted(emit, self.builder, args, values))
+
+    def __bool__(self) -> bool:
+        raise TypeError("a kernel can't branch on its values: use select")
+
+    def __add__(self, y: Any) -> Written:
+        return self.write(operator.add, (self, y))
+
+    def __sub__(self, y: Any) -> Written:
+        return self.write(operator.sub, (self, y))
+
+    def __mul__(self, y: Any) -> Written:
+        return self.write(operator.mul, (self, y))
+
+    def __truediv__(self, y: Any) -> Written:
+        return self.write(operator.truediv, (self, y))
+
+    def __neg__(self) -> Written:
+        return self.write(operator.neg, (self,))
+
+    def __lt__(self, y: Any) -> Written:
+        return self.write(operator.lt, (self, y))
+
+    def __le__(self, y: Any) -> Written:
+        return self.write(operator.le, (self, y))
+
+    def __eq__(self, y: Any) -> Any:
+        return self.write(operator.eq, (self, y))
+
+
+@dataclass(frozen=True)
+class WrittenFormat:
+    """Its format: a flag is Python's own, a number a constant."""
+
+    builder: ir.IRBuilder
+    format: Format
+
+    def __getattr__(self, name: str) -> Any:
+        number, type = constant(self.format, name), getattr(types, self.format.name)
+        if isinstance(number, bool):
+            return number
+        return Polynomial(number) if isinstance(number, tuple) else Written(self.builder, type, element(type)(number))
+
+
+def write_out(function: Any, builder: ir.IRBuilder, lanes: Sequence[types.Type], values: Any, format: Format) -> list[Written]:
+    """The kernel's outputs, of the inputs' type."""
+    inputs = [Written(builder, *each) for each in zip(lanes, values, strict=True)]
+    outputs = function(*inputs, WrittenFormat(builder, format))
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
+@cache
+def output_type(function: Any, lanes: tuple[types.Type, ...], format: Format) -> types.Type:
+    """What the kernel gives: tried, on paper that is thrown away."""
+    arguments = [like(type, element(type)) for type in lanes]
+    paper = ir.Function(ir.Module(), ir.FunctionType(ir.VoidType(), arguments), "paper")
+    outputs = write_out(function, ir.IRBuilder(paper.append_basic_block()), lanes, paper.args, format)
+    return lanes[0] if len(outputs) == 1 else types.UniTuple(lanes[0], len(outputs))
 
 
 # --- the instructions --------------------------------------------------------------------------------------------------
@@ -497,14 +613,16 @@ def write_first(typing: Any, shape: Any, p: Any, index: Any, y: Any, count: Any)
 
 @intrinsic
 def apply(typing: Any, kernel: Any, x: Any, format: Any) -> Any:
-    """kernel(*x, format)."""
-    call_type = kernel.get_call_type(typing, (*x.types, format), {})
+    """kernel(*x, format), for a kernel that is `Mathematics`."""
+    returns = output_type(kernel.function, x.types, format.format)
 
     def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
-        values = [*cgutils.unpack_tuple(builder, args[1]), args[2]]
-        return context.get_function(kernel, call_type)(builder, values)
+        values = cgutils.unpack_tuple(builder, args[1])
+        made = write_out(kernel.function, builder, x.types, values, format.format)
+        outputs = [widen(builder, y.value, y.type, x.types[0]) for y in made]
+        return context.make_tuple(builder, returns, outputs) if len(outputs) > 1 else outputs[0]
 
-    return call_type.return_type(kernel, x, format), emit
+    return returns(kernel, x, format), emit
 
 
 @intrinsic

@@ -214,8 +214,7 @@ class Plan:
 
 def straight(plan: Plan) -> Any:
     """The kernel over a stretch of arrays without gaps: the one place where a loop computes."""
-    register_parts()
-    function = jit()(plan.kernel.function)
+    function = lanes.Mathematics(plan.kernel.function)
     wide, narrow, format, size = plan.wide, plan.narrow, plan.format, plan.size
     usual = format.without_tails()
     short_cut = wide.ordinary is not None

@@ -207,10 +207,9 @@ def optimizer(storage: str) -> Any:
 def through(kernel: Callable[..., Any], outputs: int, storage: str, register: int, half: bool) -> Any:
     """The kernel of n numbers: their address, and those of its outputs. There is room behind all of them."""
     from fastsig import lanes
-    from fastsig.loops import jit, register_parts
+    from fastsig.loops import jit
 
-    register_parts()
-    function, f, last = jit()(kernel), lanes.FORMATS[storage], register // lanes.SIZE[storage]
+    function, f, last = lanes.Mathematics(kernel), lanes.FORMATS[storage], register // lanes.SIZE[storage]
     shape = lanes.Shape(storage, last, 1, outputs, half, None)
 
     @jit()
@@ -225,10 +224,9 @@ def compared(kernel: Callable[..., Any], storage: str, register: int, half: bool
     """The losses of n values and targets, and the deltas. Only targets have no room behind them; that behind the deltas isn't
     written to: it stays 0."""
     from fastsig import lanes
-    from fastsig.loops import jit, register_parts
+    from fastsig.loops import jit
 
-    register_parts()
-    function, f, last = jit()(kernel), lanes.FORMATS[storage], register // lanes.SIZE[storage]
+    function, f, last = lanes.Mathematics(kernel), lanes.FORMATS[storage], register // lanes.SIZE[storage]
     given, made = lanes.Shape(storage, last, 2, 0, half, None), lanes.Shape(storage, last, 0, 1, half, None)
 
     @jit()
