@@ -184,7 +184,4 @@ def test_loops_are_compiled_ahead(python, tmp_path):
         ahead.compiled([Case("tanh_derivative", "float32", 10, 1)], False, lambda seconds, what: None)
     """
     python(code, FASTSIG_CACHE_DIR=tmp_path)
-    assert sorted(path.name.rsplit("-", 1)[0] for path in tmp_path.glob("*.o")) == [
-        "moving-1-0-float32",
-        "tanh_derivative-float32",
-    ]
+    assert [path.name.rsplit("-", 1)[0] for path in tmp_path.glob("*.o")] == ["tanh_derivative-float32"]
