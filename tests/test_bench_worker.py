@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fastsig.bench import machine, peers, sentinel
+from fastsig.bench import machine, peers, sentinel, worker
 from fastsig.bench.cases import Case
 from fastsig.bench.sentinel import CALM, Sample, Sentinel
 from fastsig.bench.worker import NOBODY, STOP, Plan, Request, Visit, Worker
@@ -120,8 +120,10 @@ def test_samples_of_all_visits_count():
     case, plan = Case("sigmoid", "float32", SIZE, 1), Plan(3, 5, 0.0, 0.0, 60)
     it, told = measuring([case], plan, sentinel=Nervous())
     it.all_cases(time.perf_counter() + 60)
-    it.again(time.perf_counter() + 60)
-    assert [row.rounds for row in rows_of(told)] == [3, 3, 6, 6]
+    it.again(time.perf_counter() + worker.PREPARING + 1)
+    rounds = [row.rounds for row in rows_of(told)]
+    assert len(rounds) >= 4
+    assert rounds == [3 * visit for visit in range(1, len(rounds) // 2 + 1) for _ in it.present]
 
 
 def test_an_interrupted_visit_keeps_what_was_told():
@@ -178,11 +180,8 @@ def test_loops_are_compiled_ahead(python, tmp_path):
     code = """if True:
         from fastsig.bench import ahead, moving
         from fastsig.bench.cases import Case
-        moving.STREAMS = ((1, 0), (7, 7))
+        moving.STREAMS = ((7, 7),)
         ahead.compiled([Case("tanh_derivative", "float32", 10, 1)], False, lambda seconds, what: None)
     """
     python(code, FASTSIG_CACHE_DIR=tmp_path)
-    assert sorted(path.name.rsplit("-", 1)[0] for path in tmp_path.glob("*.o")) == [
-        "moving-1-0-float32",
-        "tanh_derivative-float32",
-    ]
+    assert [path.name.rsplit("-", 1)[0] for path in tmp_path.glob("*.o")] == ["tanh_derivative-float32"]
