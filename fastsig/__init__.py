@@ -18,8 +18,8 @@ def refuse_free_threading(version: str) -> None:
     if "free-threading" in version:
         name = "python" + ".".join(version.split(".")[:2])
         raise ImportError(
-            f"fastsig doesn't support free-threaded Python yet, and this is {version.splitlines()[0]}. What threads share has been "
-            f"tried under the global interpreter lock alone: use the ordinary build, {name}."
+            f"fastsig doesn't support free-threaded Python yet, and this is {version.splitlines()[0]}. What its threads share "
+            f"has been tried under the global interpreter lock alone: use the ordinary build, {name}."
         )
 
 
