@@ -6,10 +6,24 @@ it): importing the package costs next to nothing.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+
+def refuse_free_threading(version: str) -> None:
+    """Say at once that Python without its global interpreter lock won't do: nothing here has been tried there."""
+    if "free-threading" in version:
+        name = "python" + ".".join(version.split(".")[:2])
+        raise ImportError(
+            f"fastsig doesn't support free-threaded Python yet, and this is {version.splitlines()[0]}. What its threads share "
+            f"has been tried under the global interpreter lock alone: use the ordinary build, {name}."
+        )
+
+
+refuse_free_threading(sys.version)
 
 UFUNCS = (
     "sigmoid",

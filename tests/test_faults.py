@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import tracemalloc
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,8 @@ class Environment:
     def __init__(self):
         self.libm = ctypes.CDLL("libm.so.6")
         self.usual = self.read()
+        place, _, flags = MACHINE["flags"]
+        self.usual[place] &= ~flags
 
     def read(self):
         words = (ctypes.c_uint32 * 8)()
@@ -210,6 +213,11 @@ def direct(address, operands, n):
     return lambda: loop(addresses, ctypes.byref(count), steps, data)
 
 
+@cache
+def address(kind, *which):
+    return getattr(compiler, kind)(*which).address()
+
+
 def with_signalling(array):
     """NaN that raises "invalid" wherever arithmetic meets it, at both ends and in between."""
     for place in (0, len(array) // 2, -1)[: len(array) // 3]:
@@ -222,7 +230,7 @@ def functions(n, step, names=KERNELS):
     for name, storage in itertools.product(names, ALL_DTYPES):
         given = [with_signalling(np.repeat(a, step)[::step]) for a in inputs(name, storage, (n,))]
         out = [np.zeros(n * step, a.dtype)[::step] for a in given[:1] * len(KERNELS[name].outputs)]
-        yield f"{name} {storage} {n} {step}", compiler.inner_loop(name, storage).address(), given, out
+        yield f"{name} {storage} {n} {step}", address("inner_loop", name, storage), given, out
 
 
 def terms(n, step, names=None):
@@ -233,7 +241,7 @@ def terms(n, step, names=None):
             given += [np.linspace(0, 3, n * step, dtype=computed_in(storage))[::step]] * TERMS[name].weights
             given += [np.array([number], computed_in(storage)) for number in numbers]
             out = [np.zeros(-(-n // BLOCK)), *(np.zeros(n * step, given[0].dtype)[::step] for _ in range(outputs - 1))]
-            yield f"{name} {storage} {n} {step}", compiler.loss_loop(name, storage, outputs, True).address(), given, out
+            yield f"{name} {storage} {n} {step}", address("loss_loop", name, storage, outputs, True), given, out
 
 
 NUMBERS = [("bce_terms", [1.0], 3), ("weighted_bce_terms", [0.1, 1.0], 3), ("focal_terms", [0.25, 0.75, 2.0, 1.0], 2)]
@@ -265,7 +273,7 @@ def test_modes_and_flags_of_the_caller(python, made):
     """None of the flags is raised and none cleared; the modes change nothing, and are kept. A trap would end the process."""
     code = f"""{IMPORT}
 from test_faults import *
-for n, step in itertools.product((1, 40, 300), (1, 2)):
+for n, step in ((1, 1), (40, 1), (40, 2), (300, 1), (300, 2)):
     assert_environment_kept({made}, n, step, [*ALONE, tuple(MACHINE)])
 assert_environment_kept({made}, 5000, 1, [FLUSHED])
 fastsig.set_num_threads(2)

@@ -187,7 +187,7 @@ def outcome(function, arrays, options, out):
     return Outcome(None, results, buffers, tuple((type(r), r.dtype, r.shape, r.strides) for r in results))
 
 
-@fuzzed(400, call=calls())
+@fuzzed(150, call=calls())
 def test_any_call(call):
     """It is refused where NumPy refuses it; else results look like NumPy's and hold what a plain call gives, not a bit else."""
     ufunc, arrays, options, out, streaming = call
@@ -233,7 +233,7 @@ def overlaps(draw):
     return ufunc, found, draw(st.booleans()), draw(st.booleans()), draw(SEEDS)
 
 
-@fuzzed(300, case=overlaps())
+@fuzzed(120, case=overlaps())
 def test_any_overlap(case):
     """As if the inputs had been copied first."""
     ufunc, found, masked, streaming, seed = case
@@ -278,7 +278,7 @@ def reductions(draw):
     return name, array, method, places, options, draw(st.booleans())
 
 
-@fuzzed(200, case=reductions())
+@fuzzed(100, case=reductions())
 def test_any_reduction(case):
     """As if NumPy asked for one result after the other."""
     name, array, method, places, options, with_out = case
@@ -314,7 +314,7 @@ def places(draw):
     return ufunc, array, indices, others
 
 
-@fuzzed(100, case=places())
+@fuzzed(50, case=places())
 def test_any_places(case):
     """`at` takes one place after the other, the same one as often as it occurs."""
     ufunc, array, indices, others = case
@@ -349,7 +349,7 @@ def losses(draw):
     return loss, logits, labels, options, draw(st.none() | layouts(shape, dtype, WRITTEN))
 
 
-@fuzzed(100, case=losses())
+@fuzzed(50, case=losses())
 def test_any_loss(case):
     """The same bits as of plain arrays."""
     loss, logits, labels, options, layout = case
