@@ -132,9 +132,9 @@ def apply_file(
     Notes
     -----
     Pages that are read and written stay in the system's cache as long as it likes; they aren't this process's memory. For a
-    Zarr array, memory grows with the size of a chunk (or shard), of which three are worked on at a time. While it runs, calls
-    in this process are computed on one thread each, as in ``with fastsig.num_threads(1)``: the blocks are what is parallel. In
-    the main thread, SIGTERM and SIGHUP raise SystemExit meanwhile, if they would have ended the process.
+    Zarr array, that grows with the size of a chunk (or shard), from some 8 MiB on. While it runs, calls in this process are
+    computed on one thread each, as in ``with fastsig.num_threads(1)``: the blocks are what is parallel. In the main thread,
+    SIGTERM and SIGHUP raise SystemExit meanwhile, if they would have ended the process.
 
     Examples
     --------
@@ -433,6 +433,7 @@ class Work(Protocol):
     count: int  # of blocks
     total: int  # bytes read and written in all
     block: Any  # what tells one division into blocks from another
+    workers: int  # blocks computed at a time
 
     def before(self, k: int) -> int: ...  # bytes read and written for the blocks before this one
     def create(self) -> None: ...
@@ -480,6 +481,7 @@ class Blocks:
         self.itemsizes = [each.dtype.itemsize for each in sources], [dtype.itemsize for dtype in dtypes]
         self.block = BLOCK // max(map(max, self.itemsizes))  # elements
         self.count = -(-self.size // self.block)
+        self.workers = WORKERS
         self.width = sum(map(sum, self.itemsizes))
         self.total = self.size * self.width
         self.heads = [
@@ -517,7 +519,7 @@ class Blocks:
         for each, handle in zip(self.sources, self.inputs, strict=True):
             if file_stamp(os.fstat(handle.raw.fileno())) != each.stamped:
                 raise ValueError(f"{each.path} was changed while it was looked at")
-        for _ in range(min(WORKERS, self.count)):
+        for _ in range(min(self.workers, self.count)):
             self.buffers.put(
                 (
                     [np.empty(self.block, each.dtype) for each in self.sources],
@@ -587,14 +589,14 @@ def quiet(steps: float, what: str) -> None:
 def go_through(work: Work, aside: Aside, first: int, shown: Any) -> None:
     """All blocks from this one on; after each, those before it are done."""
     begin = checked = time.perf_counter()
-    with shown as advance, ThreadPoolExecutor(WORKERS, "fastsig-file") as pool:
+    with shown as advance, ThreadPoolExecutor(work.workers, "fastsig-file") as pool:
         advance(work.before(first), "")
         ahead: deque[tuple[int, Future[None]]] = deque()
         try:
-            for k in range(first, work.count + WORKERS):
+            for k in range(first, work.count + work.workers):
                 if k < work.count:
                     ahead.append((k, pool.submit(work.step, k)))
-                if not ahead or (k < work.count and len(ahead) <= WORKERS):
+                if not ahead or (k < work.count and len(ahead) <= work.workers):
                     continue
                 done, future = ahead.popleft()
                 future.result()
