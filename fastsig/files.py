@@ -265,7 +265,7 @@ def tried(ufunc: Any, options: Mapping[str, Any], sources: Sequence[Source]) -> 
 
 def check_names(targets: Sequence[str], sources: Sequence[Source]) -> None:
     """That no file has two parts to play, under whatever names."""
-    ours = [journal(targets[0]), *targets, *map(partial, targets)]
+    ours = [*targets, *map(partial, targets), *map(journal, targets)]
     if len(set(ours)) < len(ours):
         raise ValueError(f"the outputs must have names of their own: {', '.join(targets)}")
     for source in sources:
@@ -602,8 +602,9 @@ def go_through(work: Work, aside: Aside, first: int, shown: Any) -> None:
                 future.result()
                 aside.done = done + 1
                 now = time.perf_counter()
-                moved = work.before(done + 1) - work.before(first)
-                advance(work.before(done + 1) - work.before(done), f"{rate(moved, now - begin)}")
+                moved = work.before(done + 1)
+                speed = rate(moved - work.before(first), now - begin)
+                advance(moved - work.before(done), f"{human_bytes(moved)} of {human_bytes(work.total)}, {speed}")
                 if aside.resume and now - checked > CHECKPOINT:
                     aside.checkpoint(work)
                     checked = time.perf_counter()
@@ -636,45 +637,48 @@ def journal(target: str) -> str:
 
 
 class Aside:
-    """Outputs until they are whole: beside their places, with a journal that is locked meanwhile.
+    """Outputs until they are whole: beside their places, each with a journal that is locked meanwhile.
 
-    The journal's first line says what is being made of what; each further one, how many blocks are written and on the disk.
+    A journal's first line says what is being made of what; each further one, in the first output's, how many blocks are written
+    and on the disk.
     """
 
     def __init__(self, targets: Sequence[str], facts: Mapping[str, Any], overwrite: bool, resume: bool) -> None:
         self.targets, self.overwrite, self.resume = targets, overwrite, resume
-        self.facts = json.dumps(facts, sort_keys=True)
-        self.path = journal(targets[0])
-        self.journal: Any = None
+        self.facts = json.dumps(facts, sort_keys=True).encode() + b"\n"
+        self.journals: list[Any] = []  # those that are locked
         self.ours = self.placed = False
-        self.done = 0
-        self.count = 0
+        self.done = self.count = 0
 
     def begin(self, work: Work) -> int:
         """The first block to be computed, with everything before it in place."""
         self.count = work.count
-        self.journal = open(self.path, "a+b")  # noqa: SIM115
-        lock(self.journal, self.path)
-        self.journal.seek(0)
-        head, _, rest = self.journal.read().partition(b"\n")
-        kept = [path for path in map(partial, self.targets) if os.path.lexists(path)]
-        if head and not head.startswith(HEAD):
-            raise FileExistsError(errno.EEXIST, "this is in the way, and no journal", self.path)
-        if kept and not head:
-            os.unlink(self.path)  # empty, and most likely of our own making
-            raise FileExistsError(errno.EEXIST, "this is in the way, and has no journal", kept[0])
-        if self.resume and rest and len(kept) == len(self.targets):
-            if head.decode(errors="replace") != self.facts:
-                raise ValueError(difference(head, self.facts, self.path))
-            done = max((int(line) for line in rest.split(b"\n")[:-1] if line.isdigit()), default=0)
+        heads, lines = [], []
+        for path in self.targets:
+            file = open(journal(path), "a+b")  # noqa: SIM115
+            lock(file, journal(path))
+            self.journals.append(file)
+            file.seek(0)
+            head, *rest = file.read().splitlines(keepends=True) or [b""]
+            if head and not head.startswith(HEAD):
+                raise FileExistsError(errno.EEXIST, "this is in the way, and no journal", journal(path))
+            if not head and os.path.lexists(partial(path)):
+                raise FileExistsError(errno.EEXIST, "this is in the way, and has no journal", partial(path))
+            heads.append(head)
+            lines += [line for line in rest if line.endswith(b"\n")]  # one without was being written when the process ended
+        if self.resume and lines and all(os.path.lexists(partial(path)) for path in self.targets):
+            if any(head != self.facts for head in heads) or not all(line.strip().isdigit() for line in lines):
+                raise ValueError(difference(heads[0], self.facts, journal(self.targets[0])))
+            done = max(int(line) for line in lines)
             work.check(done)
             self.ours, self.done = True, done
         else:
             self.ours = True
             self.remove()
-            self.journal.truncate(0)
-            self.journal.write(self.facts.encode() + b"\n")
-            self.journal.flush()
+            for file in self.journals:
+                file.truncate(0)
+                file.write(self.facts)
+                file.flush()
             work.create()
         work.open()
         return self.done
@@ -682,9 +686,10 @@ class Aside:
     def checkpoint(self, work: Work) -> None:
         """What is done is on the disk, and the journal says so."""
         work.sync()
-        self.journal.write(b"%d\n" % self.done)
-        self.journal.flush()
-        os.fsync(self.journal.fileno())
+        first = self.journals[0]
+        first.write(b"%d\n" % self.done)
+        first.flush()
+        os.fsync(first.fileno())
 
     def finish(self, work: Work) -> None:
         """The outputs get their names."""
@@ -696,12 +701,14 @@ class Aside:
         for path in self.targets:
             put(partial(path), path)
             self.placed = True
-        sync_folder(os.path.dirname(self.path))
-        os.unlink(self.path)
+        for path in self.targets:
+            sync_folder(os.path.dirname(path))
+        self.forget()
 
     def abandon(self, work: Work) -> str:
         """After an error; says what is left."""
         if not self.ours:
+            self.forget(lambda file: os.fstat(file.fileno()).st_size == 0)  # made just now
             return "nothing was written"
         part = f"{100 * self.done // max(self.count, 1)} % had been written"
         if self.resume and self.done and not self.placed:
@@ -710,7 +717,7 @@ class Aside:
             return f"{part}, and {partial(self.targets[0])} is kept: the same with resume goes on from there"
         work.close()
         self.remove()
-        os.unlink(self.path)
+        self.forget()
         return f"the output {self.targets[0]} is complete" if self.placed else f"{part}, and is removed again"
 
     def remove(self) -> None:
@@ -720,18 +727,27 @@ class Aside:
             elif os.path.lexists(path):
                 os.unlink(path)
 
+    def forget(self, which: Callable[[Any], bool] = lambda file: True) -> None:
+        """Journals are removed, while they are locked."""
+        for file in filter(which, self.journals):
+            if fcntl is None:  # on Windows, what is open can't be removed
+                file.close()
+            os.unlink(file.name)
+
     def close(self) -> None:
-        if self.journal is not None:
-            self.journal.close()
+        for file in self.journals:
+            file.close()
 
 
-def difference(head: bytes, facts: str, path: str) -> str:
+def difference(head: bytes, facts: bytes, path: str) -> str:
     """What is other than it was when the journal was begun."""
     now = json.loads(facts)
     try:
         then = json.loads(head)
         changed = [key for key in ("fastsig", "function", "sources", "dtypes", *now) if now[key] != then.get(key)]
     except (ValueError, AttributeError):
+        changed = []
+    if not changed:
         return f"{path} is damaged: without resuming, it begins anew"
     what = {"sources": "the input", "dtypes": "the result's dtype", "fastsig": "the version of fastsig"}.get(
         changed[0], changed[0]
@@ -741,13 +757,16 @@ def difference(head: bytes, facts: str, path: str) -> str:
 
 def lock(file: Any, path: str) -> None:
     """Held until the file is closed, also by the end of the process."""
-    if fcntl is None:
-        return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        file.close()
         raise BlockingIOError(errno.EWOULDBLOCK, "another run is writing this output", path) from None
+    except OSError:
+        return  # some network's file systems have no locks
     if not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+        file.close()
         raise BlockingIOError(errno.EWOULDBLOCK, "another run has just ended: try again", path)
 
 

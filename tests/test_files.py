@@ -480,12 +480,19 @@ def damaged_journal(x, y):
     (y.parent / files.journal(y.name)).write_text(head[:-9] + "\n7\n")
 
 
+def garbage_in_the_journal(x, y):
+    with open(files.journal(y), "a") as file:
+        file.write("x\n")
+
+
 def impossible_journal(x, y):
     with open(files.journal(y), "a") as file:
         file.write("14\n")
 
 
-@pytest.mark.parametrize("event", [changed_content, changed_length, shortened, damaged_journal, impossible_journal])
+@pytest.mark.parametrize(
+    "event", [changed_content, changed_length, shortened, damaged_journal, garbage_in_the_journal, impossible_journal]
+)
 def test_what_has_changed_is_not_resumed(x, kept, event):
     event(x, kept)
     refused(x, ValueError, "as it was|damaged|shorter", resume=True)
@@ -513,6 +520,16 @@ def test_only_one_writes_an_output(x, kept):
         for resume in (False, True):
             refused(x, BlockingIOError, "another run", resume=resume)
     fastsig.apply_file("sigmoid", x, kept, resume=True)
+
+
+def test_only_one_writes_a_second_output(x):
+    fcntl = pytest.importorskip("fcntl", reason="no locks on files here")
+    y, dy = x.with_name("y.npy"), x.with_name("dy.npy")
+    with open(files.journal(dy), "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            fastsig.apply_file("tanh_value_and_grad", x, [y, dy])
+    assert names(x.parent) == ["dy.npy.journal", "x.npy"]
 
 
 def test_an_input_that_changes_meanwhile(x):
