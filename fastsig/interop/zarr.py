@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastsig.files import WORKERS, partial
+from fastsig.files import WORKERS
+from fastsig.partials import partial
 
 try:
     import zarr
