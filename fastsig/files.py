@@ -1,8 +1,7 @@
 """Files larger than memory: `apply_file`, and the command `python -m fastsig apply FUNCTION IN OUT`.
 
 A few threads read, compute and write a block each, in buffers that are used again, so that memory doesn't depend on the
-file's size. The output is written beside its place, as OUT.partial, and gets its name when it is whole and on the disk. Next
-to it lies OUT.journal, which is locked while somebody writes, and tells a later run what it may go on with.
+file's size. The output gets its name when it is whole and on the disk: see `partials`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, NamedTuple, Protocol
@@ -33,12 +32,7 @@ import numpy.typing as npt
 
 import fastsig
 from fastsig import console, ufuncs
-
-fcntl: Any
-try:
-    import fcntl
-except ImportError:  # on Windows nobody is kept from writing the same output at the same time
-    fcntl = None
+from fastsig.partials import Aside, Work, journal, partial
 
 Path = str | os.PathLike[str]
 Paths = Path | Sequence[Path]
@@ -46,7 +40,6 @@ BLOCK = 1 << 20  # bytes of the widest operand
 WORKERS = 3  # while one reads, another computes, and the third writes
 CHECKPOINT = 5.0  # seconds after which a run that may be resumed makes sure of what it has written
 NPY_MAGIC = b"\x93NUMPY"
-HEAD = b'{"block"'  # what a journal begins with
 ENDS = ("SIGTERM", "SIGHUP")  # Ctrl-C is KeyboardInterrupt already
 
 
@@ -132,9 +125,9 @@ def apply_file(
     Notes
     -----
     Pages that are read and written stay in the system's cache as long as it likes; they aren't this process's memory. For a
-    Zarr array, memory grows with the size of a chunk (or shard), of which three are worked on at a time. While it runs, calls
-    in this process are computed on one thread each, as in ``with fastsig.num_threads(1)``: the blocks are what is parallel. In
-    the main thread, SIGTERM and SIGHUP raise SystemExit meanwhile, if they would have ended the process.
+    Zarr array, that grows with the size of a chunk (or shard), from some 8 MiB on. While it runs, calls in this process are
+    computed on one thread each, as in ``with fastsig.num_threads(1)``: the blocks are what is parallel. In the main thread,
+    SIGTERM and SIGHUP raise SystemExit meanwhile, if they would have ended the process.
 
     Examples
     --------
@@ -265,7 +258,7 @@ def tried(ufunc: Any, options: Mapping[str, Any], sources: Sequence[Source]) -> 
 
 def check_names(targets: Sequence[str], sources: Sequence[Source]) -> None:
     """That no file has two parts to play, under whatever names."""
-    ours = [journal(targets[0]), *targets, *map(partial, targets)]
+    ours = [*targets, *map(partial, targets), *map(journal, targets)]
     if len(set(ours)) < len(ours):
         raise ValueError(f"the outputs must have names of their own: {', '.join(targets)}")
     for source in sources:
@@ -427,22 +420,6 @@ def raw_file(path: str, file: io.BufferedReader, raw: RawFormat) -> Flat:
 # --- the work ------------------------------------------------------------------------------------------------------------
 
 
-class Work(Protocol):
-    """An output in the making: blocks, each of which can be computed without the others."""
-
-    count: int  # of blocks
-    total: int  # bytes read and written in all
-    block: Any  # what tells one division into blocks from another
-
-    def before(self, k: int) -> int: ...  # bytes read and written for the blocks before this one
-    def create(self) -> None: ...
-    def check(self, first: int) -> None: ...
-    def open(self) -> None: ...
-    def step(self, k: int) -> None: ...
-    def sync(self) -> None: ...
-    def close(self) -> None: ...
-
-
 class Handle:
     """A file that several threads read or write, each a part of its own. (os.pread would do without a lock, but not on Windows;
     the system lets one writer at a time into a file anyway.)"""
@@ -480,6 +457,7 @@ class Blocks:
         self.itemsizes = [each.dtype.itemsize for each in sources], [dtype.itemsize for dtype in dtypes]
         self.block = BLOCK // max(map(max, self.itemsizes))  # elements
         self.count = -(-self.size // self.block)
+        self.workers = WORKERS
         self.width = sum(map(sum, self.itemsizes))
         self.total = self.size * self.width
         self.heads = [
@@ -517,7 +495,7 @@ class Blocks:
         for each, handle in zip(self.sources, self.inputs, strict=True):
             if file_stamp(os.fstat(handle.raw.fileno())) != each.stamped:
                 raise ValueError(f"{each.path} was changed while it was looked at")
-        for _ in range(min(WORKERS, self.count)):
+        for _ in range(min(self.workers, self.count)):
             self.buffers.put(
                 (
                     [np.empty(self.block, each.dtype) for each in self.sources],
@@ -587,21 +565,22 @@ def quiet(steps: float, what: str) -> None:
 def go_through(work: Work, aside: Aside, first: int, shown: Any) -> None:
     """All blocks from this one on; after each, those before it are done."""
     begin = checked = time.perf_counter()
-    with shown as advance, ThreadPoolExecutor(WORKERS, "fastsig-file") as pool:
+    with shown as advance, ThreadPoolExecutor(work.workers, "fastsig-file") as pool:
         advance(work.before(first), "")
         ahead: deque[tuple[int, Future[None]]] = deque()
         try:
-            for k in range(first, work.count + WORKERS):
+            for k in range(first, work.count + work.workers):
                 if k < work.count:
                     ahead.append((k, pool.submit(work.step, k)))
-                if not ahead or (k < work.count and len(ahead) <= WORKERS):
+                if not ahead or (k < work.count and len(ahead) <= work.workers):
                     continue
                 done, future = ahead.popleft()
                 future.result()
                 aside.done = done + 1
                 now = time.perf_counter()
-                moved = work.before(done + 1) - work.before(first)
-                advance(work.before(done + 1) - work.before(done), f"{rate(moved, now - begin)}")
+                moved = work.before(done + 1)
+                speed = rate(moved - work.before(first), now - begin)
+                advance(moved - work.before(done), f"{human_bytes(moved)} of {human_bytes(work.total)}, {speed}")
                 if aside.resume and now - checked > CHECKPOINT:
                     aside.checkpoint(work)
                     checked = time.perf_counter()
@@ -620,163 +599,6 @@ def human_bytes(count: float) -> str:
             break
         count /= 1000
     return f"{count:.3g} {unit}"
-
-
-# --- beside its place, until it is whole -----------------------------------------------------------------------------------
-
-
-def partial(target: str) -> str:
-    return f"{target}.partial"
-
-
-def journal(target: str) -> str:
-    return f"{target}.journal"
-
-
-class Aside:
-    """Outputs until they are whole: beside their places, with a journal that is locked meanwhile.
-
-    The journal's first line says what is being made of what; each further one, how many blocks are written and on the disk.
-    """
-
-    def __init__(self, targets: Sequence[str], facts: Mapping[str, Any], overwrite: bool, resume: bool) -> None:
-        self.targets, self.overwrite, self.resume = targets, overwrite, resume
-        self.facts = json.dumps(facts, sort_keys=True)
-        self.path = journal(targets[0])
-        self.journal: Any = None
-        self.ours = self.placed = False
-        self.done = 0
-        self.count = 0
-
-    def begin(self, work: Work) -> int:
-        """The first block to be computed, with everything before it in place."""
-        self.count = work.count
-        self.journal = open(self.path, "a+b")  # noqa: SIM115
-        lock(self.journal, self.path)
-        self.journal.seek(0)
-        head, _, rest = self.journal.read().partition(b"\n")
-        kept = [path for path in map(partial, self.targets) if os.path.lexists(path)]
-        if head and not head.startswith(HEAD):
-            raise FileExistsError(errno.EEXIST, "this is in the way, and no journal", self.path)
-        if kept and not head:
-            os.unlink(self.path)  # empty, and most likely of our own making
-            raise FileExistsError(errno.EEXIST, "this is in the way, and has no journal", kept[0])
-        if self.resume and rest and len(kept) == len(self.targets):
-            if head.decode(errors="replace") != self.facts:
-                raise ValueError(difference(head, self.facts, self.path))
-            done = max((int(line) for line in rest.split(b"\n")[:-1] if line.isdigit()), default=0)
-            work.check(done)
-            self.ours, self.done = True, done
-        else:
-            self.ours = True
-            self.remove()
-            self.journal.truncate(0)
-            self.journal.write(self.facts.encode() + b"\n")
-            self.journal.flush()
-            work.create()
-        work.open()
-        return self.done
-
-    def checkpoint(self, work: Work) -> None:
-        """What is done is on the disk, and the journal says so."""
-        work.sync()
-        self.journal.write(b"%d\n" % self.done)
-        self.journal.flush()
-        os.fsync(self.journal.fileno())
-
-    def finish(self, work: Work) -> None:
-        """The outputs get their names."""
-        work.sync()
-        work.close()  # some systems don't rename what is open
-        for path in self.targets:
-            if not self.overwrite and os.path.lexists(path):
-                raise FileExistsError(errno.EEXIST, "the output came into being meanwhile, and isn't replaced", path)
-        for path in self.targets:
-            put(partial(path), path)
-            self.placed = True
-        sync_folder(os.path.dirname(self.path))
-        os.unlink(self.path)
-
-    def abandon(self, work: Work) -> str:
-        """After an error; says what is left."""
-        if not self.ours:
-            return "nothing was written"
-        part = f"{100 * self.done // max(self.count, 1)} % had been written"
-        if self.resume and self.done and not self.placed:
-            with suppress(OSError, ValueError):  # then the journal's last line holds, for what it says
-                self.checkpoint(work)
-            return f"{part}, and {partial(self.targets[0])} is kept: the same with resume goes on from there"
-        work.close()
-        self.remove()
-        os.unlink(self.path)
-        return f"the output {self.targets[0]} is complete" if self.placed else f"{part}, and is removed again"
-
-    def remove(self) -> None:
-        for path in map(partial, self.targets):
-            if os.path.isdir(path):
-                shutil.rmtree(path)
-            elif os.path.lexists(path):
-                os.unlink(path)
-
-    def close(self) -> None:
-        if self.journal is not None:
-            self.journal.close()
-
-
-def difference(head: bytes, facts: str, path: str) -> str:
-    """What is other than it was when the journal was begun."""
-    now = json.loads(facts)
-    try:
-        then = json.loads(head)
-        changed = [key for key in ("fastsig", "function", "sources", "dtypes", *now) if now[key] != then.get(key)]
-    except (ValueError, AttributeError):
-        return f"{path} is damaged: without resuming, it begins anew"
-    what = {"sources": "the input", "dtypes": "the result's dtype", "fastsig": "the version of fastsig"}.get(
-        changed[0], changed[0]
-    )
-    return f"{what} is no longer as it was when {path} was begun: without resuming, it begins anew"
-
-
-def lock(file: Any, path: str) -> None:
-    """Held until the file is closed, also by the end of the process."""
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BlockingIOError(errno.EWOULDBLOCK, "another run is writing this output", path) from None
-    if not os.path.exists(path) or not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
-        raise BlockingIOError(errno.EWOULDBLOCK, "another run has just ended: try again", path)
-
-
-def put(made: str, path: str) -> None:
-    """Rename; a directory that is replaced is there, or its successor is, but for a moment."""
-    if not os.path.isdir(made):
-        if os.path.exists(path):
-            shutil.copymode(path, made)
-        os.replace(made, path)
-        return
-    if not os.path.lexists(path):
-        os.rename(made, path)
-        return
-    old = f"{path}.replaced"
-    os.rename(path, old)
-    try:
-        os.rename(made, path)
-    except BaseException:
-        os.rename(old, path)
-        raise
-    shutil.rmtree(old)
-
-
-def sync_folder(path: str) -> None:
-    """The names in it, too, are on the disk."""
-    if os.name == "posix":
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 # --- signals and threads ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastsig.files import partial
+from fastsig.files import WORKERS
+from fastsig.partials import partial
 
 try:
     import zarr
@@ -27,6 +28,7 @@ except ModuleNotFoundError as missing:
 
 __all__ = ["Chunks", "Source", "opened"]
 
+ROOM = 32 << 20  # bytes for the chunks that are worked on at a time, with what they are encoded to
 DIMENSIONS = "_ARRAY_DIMENSIONS"  # the attribute in which format 2 keeps the dimensions' names
 
 
@@ -84,6 +86,7 @@ class Chunks:
         self.grid = [-(-length // side) for length, side in zip(self.shape, self.block, strict=True)]
         self.count = math.prod(self.grid)
         itemsizes = [each.dtype.itemsize for each in sources] + [dtype.itemsize for dtype in dtypes]
+        self.workers = max(1, min(WORKERS, ROOM // max(1, 2 * math.prod(self.block) * sum(itemsizes))))
         self.total = math.prod(self.shape) * sum(itemsizes)
         self.outputs: list[Any] = []
         self.synced: set[str] = set()
@@ -114,7 +117,9 @@ class Chunks:
         place = np.unravel_index(k, self.grid) if self.grid else ()
         region = tuple(slice(int(i) * side, (int(i) + 1) * side) for i, side in zip(place, self.block, strict=True))
         inputs = [each.read(region) for each in self.sources]
-        outputs = [np.empty_like(inputs[0], dtype=dtype) for dtype in self.dtypes]
+        outputs = [np.empty_like(inputs[0], dtype=dtype) for dtype in self.dtypes[1:]]
+        first, dtype = inputs[0], self.dtypes[0]  # in place, where that can be
+        outputs.insert(0, first if first.dtype == dtype and first.flags.writeable else np.empty_like(first, dtype=dtype))
         self.call(inputs, outputs)
         for array, y in zip(self.outputs, outputs, strict=True):
             array[region] = y
