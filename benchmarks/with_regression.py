@@ -47,7 +47,7 @@ BLOCK = 1 << 18  # its rows in a block: 64 MiB
 def cluster(workers: int, limit: str | int = 0) -> Iterator[Client]:
     """Processes of one thread each."""
     with (
-        LocalCluster(workers, threads_per_worker=1, memory_limit=limit, dashboard_address=None) as processes,
+        LocalCluster(workers, threads_per_worker=1, memory_limit=limit, dashboard_address=":0") as processes,
         Client(processes) as client,
     ):
         yield client
@@ -61,11 +61,10 @@ def described(workers: int) -> str:
 
 
 def made(rows: int, features: int, block_info: Any = None) -> Array:
-    """A block of features, by its number: the same each time."""
-    random = np.random.Generator(np.random.SFC64(block_info[None]["chunk-location"][0]))
-    x = random.random((rows, features), np.float32)
-    x -= np.float32(0.5)
-    return x
+    """A block of features in [-1/2, 1/2), by its number: the same each time."""
+    raw = np.random.SFC64(block_info[None]["chunk-location"][0]).random_raw(-(-rows * features // 4))
+    whole = raw.view(np.int16)[: rows * features].reshape(rows, features)  # four of each
+    return np.asarray(np.multiply(whole, np.float32(2**-16), dtype=np.float32))
 
 
 def truth(features: int) -> Array:
@@ -164,7 +163,7 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def larger(gigabytes: float, limit: str) -> dict[str, Any]:
+def larger(gigabytes: float, limit: str, tol: float) -> dict[str, Any]:
     blocks = int(np.ceil(gigabytes * 1e9 / (BLOCK * FEATURES * 4)))
     times: list[float] = []
 
@@ -184,7 +183,7 @@ def larger(gigabytes: float, limit: str) -> dict[str, Any]:
         classes, weight = data.survey()
         function = regression.objective(lambda w: data.evaluate(classes[1], w), weight, 1 / weight, True)
         with console.progress("fitting", 100) as advance:
-            found = regression.minimize(function, FEATURES + 1, 1e-4, 100, advance)
+            found = regression.minimize(function, FEATURES + 1, tol, 100, advance)
         seconds = time.perf_counter() - begin
         peaks = list(client.run(peak).values())
     return {
@@ -193,6 +192,7 @@ def larger(gigabytes: float, limit: str) -> dict[str, Any]:
         "features": FEATURES,
         "blocks": blocks,
         "limit": limit,
+        "tol": tol,
         "seconds": seconds,
         "processors_busy": os.getloadavg()[1],
         "evaluations": len(times),
@@ -216,6 +216,7 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, nargs="+", default=[2, 8, 32])
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--gigabytes", type=float, default=20.2)
+    parser.add_argument("--tol", type=float, default=1e-4)
     parser.add_argument("--limit", default="1GiB", help="of a worker's memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results there")
     args = parser.parse_args()
@@ -229,7 +230,7 @@ def main() -> int:
         ]
         console.table("One evaluation", ("rows in", "by", "time", "over fastsig's"), rows)
     else:
-        found = larger(args.gigabytes, args.limit)
+        found = larger(args.gigabytes, args.limit, args.tol)
         console.table("Larger than memory", ("what", "how much"), [[key, str(value)] for key, value in found.items()])
     if args.json:
         kept = json.loads(args.json.read_text(encoding="utf-8")) if args.json.exists() else {}

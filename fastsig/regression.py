@@ -5,10 +5,11 @@ rows. Then, all in one pass over the tile: margins, in the order of the features
 own kernel; and their sums. What a row adds depends on nothing but the row: not on its place, nor on its neighbours.
 
 Sums must not depend on where blocks end either, or a line search would take other steps for other chunks. Each is kept as two
-float64, the sum and what its roundings left out (Knuth's two-sum), some 106 digits in all, and goes on as these two; whoever
-adds up the blocks' does so exactly and rounds once. That gives the same bits for any blocks, unless a sum of more than 100
-digits lies within its error of where rounding changes. Plain sums would part in the last place, and a fit on them did: after
-some hundred steps of an ill-conditioned one in the fifth digit.
+float64, the sum and what its roundings left out (Knuth's two-sum), some 106 bits in all, and goes on as these two; whoever adds
+up the blocks' does so exactly and rounds once. That gives the same bits for any blocks, but where so long a sum lies within its
+error of halfway between two numbers. Plain sums part in the last place, and so did fits on them for blocks of 3,000, 1,000 and
+617 rows: by 1e-15 of a coefficient where features were of one size, by 9e-9 after 96 steps where their sizes went from 10⁻² to
+10³, by a third of it after 100 steps where they went from 10⁻³ to 10⁴. The sums take a fifth of the time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 LANES = 8  # features at a time, on every processor: the order of a margin's sum shows in its bits
 ROWS = 16  # rows at a time
 TILE = 1 << 12  # numbers of a tile (32 KiB: it stays in the first-level cache), but for many features
-LARGEST = 128  # rows of a tile
+# Rows of a tile. 10⁶ x 8 float32, ns a row on a busy machine: 10.5 with 128, 11.6 with 512, 13.6 with 256 (ROWS 32); without
+# asking for the next tile early, 15.5.
+LARGEST = 128
 
 
 def evaluation_of(storage: str) -> Callable[[Any], tuple[Any, Callable[..., Any]]]:
