@@ -5,10 +5,11 @@ rows. Then, all in one pass over the tile: margins, in the order of the features
 own kernel; and their sums. What a row adds depends on nothing but the row: not on its place, nor on its neighbours.
 
 Sums must not depend on where blocks end either, or a line search would take other steps for other chunks. Each is kept as two
-float64, the sum and what its roundings left out (Knuth's two-sum), some 106 digits in all, and goes on as these two; whoever
-adds up the blocks' does so exactly and rounds once. That gives the same bits for any blocks, unless a sum of more than 100
-digits lies within its error of where rounding changes. Plain sums would part in the last place, and a fit on them did: after
-some hundred steps of an ill-conditioned one in the fifth digit.
+float64, the sum and what its roundings left out (Knuth's two-sum), some 106 bits in all, and goes on as these two; whoever adds
+up the blocks' does so exactly and rounds once. That gives the same bits for any blocks, but where so long a sum lies within its
+error of halfway between two numbers. Plain sums part in the last place, and so did fits on them for blocks of 3,000, 1,000 and
+617 rows: by 1e-15 of a coefficient where features were of one size, by 9e-9 after 96 steps where their sizes went from 10⁻² to
+10³, by a third of it after 100 steps where they went from 10⁻³ to 10⁴. The sums take a fifth of the time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 LANES = 8  # features at a time, on every processor: the order of a margin's sum shows in its bits
 ROWS = 16  # rows at a time
 TILE = 1 << 12  # numbers of a tile (32 KiB: it stays in the first-level cache), but for many features
-LARGEST = 512  # rows of a tile
+# Rows of a tile. 10⁶ x 8 float32, ns a row on a busy machine: 10.5 with 128, 11.6 with 512, 13.6 with 256 (ROWS 32); without
+# asking for the next tile early, 15.5.
+LARGEST = 128
 
 
 def evaluation_of(storage: str) -> Callable[[Any], tuple[Any, Callable[..., Any]]]:
@@ -59,7 +62,7 @@ def evaluation(storage: str, half: bool) -> Callable[..., None]:
     register_parts()
     kernel = KERNELS["bce_with_logits_value_and_grad"]
     function, f, size = jit()(kernel.function), lanes.FORMATS["float64"], 8
-    usual = f.without_tails()
+    usual, item = f.without_tails(), lanes.SIZE[storage]
     some, put_some = (lanes.Shape("float64", LANES, inputs, 1 - inputs, half, None) for inputs in (1, 0))
     many, put_many = (lanes.Shape("float64", ROWS, inputs, 1 - inputs, half, None) for inputs in (1, 0))
     both = lanes.Shape("float64", ROWS, 2, 0, half, getattr(f, kernel.ordinary or ""))
@@ -123,9 +126,17 @@ def evaluation(storage: str, half: bool) -> Callable[..., None]:
         lanes.write(put_many, (sums,), ROWS, lanes.read(many, (sums,), ROWS)[0] + rest)
 
     @jit()
-    def slopes(count, z, labels, weights, sums):  # type: ignore[no-untyped-def]
-        """Each row's slope, weighted, goes over its margin; the sums are those of the losses and of the slopes."""
+    def fetch(address, size):  # type: ignore[no-untyped-def]
+        """Ask for memory that will be read soon, if it is there."""
+        for k in range(0, size // 8, LANES):
+            lanes.prefetch(some, (address,), k)
+
+    @jit()
+    def slopes(count, z, labels, weights, sums, following, row):  # type: ignore[no-untyped-def]
+        """Each row's slope, weighted, goes over its margin; the sums are those of the losses and of the slopes. Meanwhile the
+        next tile, where its rows are of `row` bytes, is on its way."""
         for i in range(0, count, ROWS):
+            fetch(following + i * row, ROWS * row)
             loss, slope = compute(lanes.read(many, (z,), i)[0], lanes.read(many, (labels,), i)[0])
             weight = lanes.read(many, (weights,), i)[0]
             slope = weight * slope
@@ -175,7 +186,9 @@ def evaluation(storage: str, half: bool) -> Callable[..., None]:
                 work[weights + i] = weight[start + i] if weighted else 1.0
             for i in range(here, count):
                 work[z + i] = work[weights + i] = 0.0
-            slopes(count, at(work, z), at(work, labels), at(work, weights), at(work, sums))
+            following = lanes.address_of(x) + (start + here) * row_step * item
+            row = features * item if column_step == 1 and row_step == features else 0
+            slopes(count, at(work, z), at(work, labels), at(work, weights), at(work, sums), following, row)
             gradient(here, width, at(work, 0), work, z, at(work, slopes_sums))
             start += here
         out[0], out[1] = total(work, sums)
