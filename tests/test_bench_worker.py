@@ -172,6 +172,7 @@ def test_what_is_not_begun_says_so():
     assert rows_of(told) == []
 
 
+@pytest.mark.slow
 def test_loops_are_compiled_ahead(python, tmp_path):
     """By other processes, into the cache; a loop that can't be is no reason to stop."""
     tmp_path.chmod(0o700)
