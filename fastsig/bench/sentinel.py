@@ -24,7 +24,7 @@ from fastsig.bench.moving import Way, laid_out, pace, room, timed
 SIZE = 1000  # elements: both arrays are in the first cache
 LENGTH = 60e-6  # seconds of the loop: long enough to be timed within a few percent, short beside a timing
 SLOWER = 1.1  # times the best the loop has had: what takes longer was disturbed
-WAITED = 0.02  # of a timing
+WAITED = 0.05  # of a timing: two that share a processor take turns of milliseconds, and have a third of it or more
 CALM = 3  # samples, of which a median is taken
 SPINNING = 20e-3  # seconds: GNU's OpenMP team spins for 8 to 10 ms after its last call
 PAUSE, WORKING = 5e-4, 1e-4  # seconds of a pause, and of processors' time in it if somebody spins

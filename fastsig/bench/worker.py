@@ -14,7 +14,7 @@ import signal
 import time
 import timeit
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from fastsig.bench.sentinel import CALM, Sample, Sentinel, settle, waited
 
 TIMING = 1e-3  # seconds: a shorter timing is repeated until it takes as long
 LONG, FEW = 1.0, 3  # seconds of a round from which on so many are enough
+VISITS = 4  # more to a case, at most: some peers may be slow after others on some processors, whoever else is there
 PREPARING = 0.5  # seconds that come to each case: Numba compiles its peers, results are checked
 BRIEF = "sigmoid"  # the function in which a quick run waits for every peer
 NOBODY = -1
@@ -74,6 +75,7 @@ class Visit:
 
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
+    again: int = 0  # times it was visited again
 
     def lacking(self, sentinel: Sentinel) -> set[str]:
         """Who has too few calm samples."""
@@ -163,17 +165,20 @@ class Worker:
             if why := impossible(case) or ("no time left" if remaining < 0 else ""):
                 self.tell("skipped", (case.label, why))
             else:
-                self.attempt(case, plan.hurried(min(1.0, remaining / sum(left[number:]))))
+                self.attempt(case, plan.hurried(min(1.0, remaining / (sum(left[number:]) or 1.0))))
             self.tell("advance", (left[number], case.label))
 
     def again(self, end: float) -> None:
         """Those that were disturbed, over and over, as long as there is time."""
-        while cases := [case for case, visit in self.visits.items() if visit.lacking(self.sentinel)]:
+        while cases := [it for it, visit in self.visits.items() if visit.again < VISITS and visit.lacking(self.sentinel)]:
             for case in cases:
                 if self.signs[STOP] or time.perf_counter() + estimate(case, self.request.plan) > end:
                     return
-                self.tell("advance", (0.0, f"again: {case.label}"))
-                self.attempt(case, self.request.plan)
+                self.visits[case].again += 1
+                if not impossible(case):  # as it has become, if others took the memory
+                    self.tell("advance", (0.0, f"again: {case.label}"))
+                    with suppress(Exception):  # it keeps the rows that it has
+                        self.measure(case, self.request.plan)
 
     def attempt(self, case: Case, plan: Plan) -> None:
         try:
@@ -237,7 +242,7 @@ class Worker:
                 error = "" if peer.name == "copy" else check(call, arrays, peer.as_array)  # a copy isn't the function
                 if not error:
                     timer = timeit.Timer(call)
-                    timers[peer.name] = Timed(call, timer, calibrated(timer))
+                    timers[peer.name] = Timed(call, timer, calibrated(timer), waits=peer.all_threads)
             except Exception as failure:  # whatever a peer raises is its own row's business
                 error = in_words(failure)
             self.signs[PULSE] += 1
@@ -283,11 +288,12 @@ class Worker:
 
 @dataclass(frozen=True)
 class Timed:
-    """A peer's call, and how many of them make one timing."""
+    """A peer's call, how many of them make one timing, and whether this thread waits in it for others of the peer's."""
 
     call: Callable[[], object]
     timer: timeit.Timer
     repeats: int
+    waits: bool
 
     def once(self) -> tuple[float, float]:
         """The seconds of a call, and the part of the timing in which this thread waited for a processor.
@@ -298,7 +304,7 @@ class Timed:
             self.call()
         before = waited()
         seconds = self.timer.timeit(self.repeats)
-        return seconds / self.repeats, (waited() - before) / seconds
+        return seconds / self.repeats, 0.0 if self.waits else (waited() - before) / seconds
 
 
 Timers = dict[str, Timed]
