@@ -126,14 +126,15 @@ if hasattr(os, "register_at_fork"):
 
 
 @cache
-def hold_forks() -> None:
+def hold_forks(compiling: bool = False) -> None:
     """From now on a fork waits for what is compiled or loaded: the child would find Numba's or llvmlite's lock held for ever.
 
     Hooks run in the reverse order of their registration. Those of logging and of concurrent.futures take locks that Numba
-    may want, so they must have been registered before ours.
+    may want, so ours is registered once more after them, before it compiles; to load code doesn't need their 25 ms.
     """
-    import concurrent.futures.thread  # noqa: F401
-    import logging  # noqa: F401
+    if compiling:
+        import concurrent.futures.thread  # noqa: F401
+        import logging  # noqa: F401
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=lambda: bool(LOCK.acquire()), after_in_parent=lambda: LOCK.release())
@@ -211,6 +212,7 @@ def compile_loop(name: str, storage: str) -> tuple[str, bytes]:
 
 def compile_program(make: Callable[[Target], tuple[Any, Callable[..., Any]]]) -> tuple[str, bytes]:
     """The function's symbol and object code."""
+    hold_forks(compiling=True)
     from fastsig import frontend, loops
 
     interrupts.safe_point()

@@ -121,6 +121,64 @@ def test_a_warm_cache_needs_no_numba(python):
     assert python(code, ",".join(KINDS)) == "0.5 False"
 
 
+# --- Numba, narrowed -----------------------------------------------------------------------------------------------------
+
+
+def test_this_numba_fits(python, tmp_path):
+    """A first result doesn't take all of Numba: a version that needs it would be told here. The user's own has everything."""
+    code = """if True:
+        import sys
+        import numpy as np, fastsig
+        from fastsig import frontend
+        print(fastsig.sigmoid_derivative(np.float32(0.5)), frontend.WHOLE, "numba.np.arraymath" in sys.modules)
+        import numba
+        from numba.core.registry import cpu_target
+        from numba.core.target_extension import current_target
+        @numba.njit
+        def user(x, word):
+            return np.sort(x).sum() + min(9, len(word))
+        print(user(np.arange(4.0), "eleven"), type(user).__name__, current_target())
+        print(fastsig.tanh_derivative(np.float32(0.5)), frontend.WHOLE, user.overloads.popitem()[1].library.codegen is
+              cpu_target.target_context.codegen())
+    """
+    lines = python(code, FASTSIG_CACHE_DIR=tmp_path).splitlines()
+    assert lines == ["0.25 [] False", "12.0 CPUDispatcher cpu", "0.75 [] True"]
+
+
+def test_a_numba_that_does_not_fit(python, tmp_path):
+    """Then it is all of Numba that compiles, to the same bits."""
+    code = """if True:
+        import numpy as np, fastsig
+        from fastsig import frontend, narrow
+        del narrow.Context.post_lowering, narrow.Context.refresh
+        narrow.Context.load_additional_registries = None
+        x = np.linspace(-20, 20, 1001, dtype=np.float32)
+        print(fastsig.sigmoid_derivative(x).tobytes().hex())
+        print(len(frontend.WHOLE), fastsig.sigmoid_backward(x, x)[0], len(frontend.WHOLE))
+    """
+    result, told = python(code, FASTSIG_CACHE_DIR=tmp_path).splitlines()
+    x = np.linspace(-20, 20, 1001, dtype=np.float32)
+    assert_same(np.frombuffer(bytes.fromhex(result), np.float32), fastsig.sigmoid_derivative(x))
+    assert told == f"1 {fastsig.sigmoid_backward(x, x)[0]} 1"
+
+
+def test_kernels_do_not_branch_on_values(python):
+    """Python would take either branch for all lanes."""
+    code = """if True:
+        import llvmlite.ir as ir
+        from numba import types
+        from fastsig import lanes
+        from fastsig.constants import FLOAT32
+        for wrong in (lambda x, f: f.one if x < f.zero else x, lambda x, f: x if x else f.zero, lambda x, f: x + 1.0):
+            try:
+                lanes.output_type(wrong, (lanes.Lanes(types.float32, 4),), FLOAT32)
+            except TypeError as error:
+                print(error)
+    """
+    told = python(code).splitlines()
+    assert told == ["a kernel can't branch on its values: use select"] * 2 + ["add isn't defined for Lanes(float32, 4), 1.0"]
+
+
 # --- the same bits on every processor ------------------------------------------------------------------------------------
 
 FINGERPRINT = "from fastsig import compiler; print(compiler.fingerprint())"
