@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import re
 import subprocess
 import sys
 import zlib
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from test_docs import ADAPTERS, README, ROOT, run_examples
 
-import fastsig
-from fastsig import cli, losses, nn
+from fastsig import cli, losses
 
 pytest.importorskip("numpydoc", reason="numpydoc isn't installed: pip install 'fastsig[docs]'")
 
 LOSSES = ("bce_with_logits_loss", "focal_loss")
 TOOLS = ("ulp", "exact", "edges", "spaced", "random", "worst")
-ADAPTERS_HERE = [name for name in ADAPTERS if find_spec(name)]
 PAGES = sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+MODULES = ("fastsig", "fastsig.losses", "fastsig.nn", "fastsig.testing", *(f"fastsig.interop.{name}" for name in ADAPTERS))
 # What numpydoc would like, and we don't
 IGNORED = {
     "SA01": "no 'See Also': the suffixes say what belongs together, and a page has the family",
@@ -39,29 +38,34 @@ IGNORED_IN_UFUNCS = IGNORED | {
 
 
 def public(kind):
-    """A class's own methods and properties, inherited ones of ours included."""
+    """A class's own methods, those that it has from ours included."""
     ours = [vars(base) for base in kind.__mro__ if base.__module__.startswith("fastsig.")]
-    return {name for members in ours for name, it in members.items() if name[0] != "_" and inspect.isfunction(it)}
+    return sorted({name for members in ours for name, it in members.items() if name[0] != "_" and inspect.isfunction(it)})
 
 
-def documented():
-    """Every public name, and every public method of a public class."""
-    names = [*(f"fastsig.{name}" for name in fastsig.__all__), *(f"fastsig.losses.{name}" for name in LOSSES)]
-    names += [f"fastsig.testing.{name}" for name in TOOLS]
-    for name in nn.__all__:
-        names += [f"fastsig.nn.{name}", *(f"fastsig.nn.{name}.{method}" for method in sorted(public(getattr(nn, name))))]
-    for library in ADAPTERS_HERE:
-        module = importlib.import_module(f"fastsig.interop.{library}")
-        names += [f"{module.__name__}.{name}" for name in module.__all__]
-    return names
+def documented(module):
+    """A module's public names, and the public methods of its classes."""
+    held = importlib.import_module(module)
+    names = {"fastsig.losses": LOSSES, "fastsig.testing": TOOLS}.get(module) or held.__all__
+    methods = [
+        f"{module}.{name}.{it}" for name in names if inspect.isclass(getattr(held, name)) for it in public(getattr(held, name))
+    ]
+    return [*(f"{module}.{name}" for name in names), *methods]
 
 
-@pytest.mark.parametrize("name", documented())
-def test_docstring(name):
+@pytest.mark.parametrize("module", MODULES)
+def test_docstrings(module):
     from numpydoc.validate import validate
 
-    ignored = IGNORED_IN_UFUNCS if name.split(".")[-1] in fastsig.UFUNCS and name.count(".") == 1 else IGNORED
-    assert [f"{code}: {text}" for code, text in validate(name)["errors"] if code not in ignored] == []
+    if module.startswith("fastsig.interop."):
+        pytest.importorskip(module.split(".")[-1], reason=f"{module} can't be imported without its library")
+    ignored = IGNORED_IN_UFUNCS if module == "fastsig" else IGNORED
+    missing = {
+        name: errors
+        for name in documented(module)
+        if (errors := [f"{code}: {text}" for code, text in validate(name)["errors"] if code not in ignored])
+    }
+    assert missing == {}
 
 
 def test_losses_are_all_there_are():
@@ -79,19 +83,8 @@ def site(tmp_path_factory):
     for tool in ("sphinx", "furo", "myst_parser"):
         pytest.importorskip(tool, reason=f"{tool} isn't installed: pip install 'fastsig[docs]'")
     folder = tmp_path_factory.mktemp("site")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-W",
-        "-n",
-        "--keep-going",
-        "-q",
-        "-d",
-        folder / "trees",
-        ROOT / "docs",
-        folder / "site",
-    ]
+    options = ("-W", "-n", "--keep-going", "-q", "-d", folder / "trees")
+    command = (sys.executable, "-m", "sphinx", *options, ROOT / "docs", folder / "site")
     made = subprocess.run([*map(str, command)], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return folder / "site"
@@ -100,8 +93,17 @@ def site(tmp_path_factory):
 def test_every_name_has_its_place(site):
     inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     places = {line.split(" ")[0] for line in zlib.decompress(inventory).decode().splitlines()}
-    inherited = {f"fastsig.nn.MLP{kind}.{name}" for kind in ("Classifier", "Regressor") for name in ("partial_fit", "score")}
-    assert set(documented()) - places - inherited == set()
+    ours = {name for module in MODULES if "interop" not in module for name in documented(module)}
+    theirs = {f"fastsig.interop.{library}.{name}" for library in ADAPTERS for name in exported(library)}
+    assert (ours | theirs) - places == set()
+
+
+def exported(library):
+    """What an adapter has, whether or not it can be imported here."""
+    (names,) = re.findall(
+        r"^__all__ = (\[.*?\])", (ROOT / "fastsig" / "interop" / f"{library}.py").read_text(), re.MULTILINE | re.DOTALL
+    )
+    return ast.literal_eval(names)
 
 
 def test_pages(site):
@@ -120,9 +122,8 @@ def test_pages_need_no_network(site):
     assert [page.name for page in site.rglob("*") if page.suffix in (".html", ".css") and loaded.search(page.read_text())] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_examples_of_the_pages(page):
-    run_examples((ROOT / "docs" / f"{page}.md").read_text(), page)
+def test_examples_of_the_first_page():
+    assert run_examples((ROOT / "docs" / "index.md").read_text(), "index") > 1
 
 
 def test_readme_links_lead_somewhere():

@@ -108,7 +108,26 @@ class HalfBinomialLoss(OriginalLoss):
         self.closs, self.link = Computing(), Link()
 
     def predict_proba(self, raw_prediction: Any) -> Any:
-        """The probabilities of both classes, of shape (n_samples, 2): the first isn't 1 less the second, so it keeps digits."""
+        """The probabilities of both classes: the first isn't 1 less the second, so it keeps its digits.
+
+        Parameters
+        ----------
+        raw_prediction : ndarray of shape (n_samples,) or (n_samples, 1)
+            The margins.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, 2)
+            Of the margins' dtype.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastsig.interop.sklearn import HalfBinomialLoss
+        >>> HalfBinomialLoss().predict_proba(np.array([0.0, 40.0]))
+        array([[5.00000000e-01, 5.00000000e-01],
+               [4.24835426e-18, 1.00000000e+00]])
+        """
         x = raw_prediction.reshape(-1)
         both = np.empty((len(x), 2), dtype=x.dtype)
         fastsig.sigmoid(-x, out=both[:, 0])
