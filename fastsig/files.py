@@ -13,7 +13,6 @@ import io
 import json
 import math
 import os
-import queue
 import shutil
 import signal
 import sys
@@ -36,6 +35,8 @@ from fastsig.partials import Aside, Work, journal, partial
 
 Path = str | os.PathLike[str]
 Paths = Path | Sequence[Path]
+# Of 256 MiB of float32 in memory, one thread reads a MiB at a time in 80 ms, takes the sigmoid in 51 (the softplus in 60) and
+# writes in 105; in one loop that is 1.3 times the copy. Blocks of 64 KiB to 4 MiB take the same within a tenth.
 BLOCK = 1 << 20  # bytes of the widest operand
 WORKERS = 3  # while one reads, another computes, and the third writes
 CHECKPOINT = 5.0  # seconds after which a run that may be resumed makes sure of what it has written
@@ -465,7 +466,7 @@ class Blocks:
         ]
         self.inputs: list[Handle] = []
         self.outputs: list[Handle] = []
-        self.buffers: queue.SimpleQueue[tuple[list[npt.NDArray[Any]], ...]] = queue.SimpleQueue()
+        self.buffers: list[tuple[list[npt.NDArray[Any]], ...]] = []  # last in, first out: a thread finds its own again
 
     def before(self, k: int) -> int:
         return min(k * self.block, self.size) * self.width
@@ -496,17 +497,13 @@ class Blocks:
             if file_stamp(os.fstat(handle.raw.fileno())) != each.stamped:
                 raise ValueError(f"{each.path} was changed while it was looked at")
         for _ in range(min(self.workers, self.count)):
-            self.buffers.put(
-                (
-                    [np.empty(self.block, each.dtype) for each in self.sources],
-                    [np.empty(self.block, dtype) for dtype in self.dtypes],
-                )
-            )
+            inputs, outputs = ([each.dtype for each in self.sources], self.dtypes)
+            self.buffers.append(([np.empty(self.block, d) for d in inputs], [np.empty(self.block, d) for d in outputs]))
 
     def step(self, k: int) -> None:
         start = k * self.block
         n = min(self.block, self.size - start)
-        buffers = self.buffers.get()
+        buffers = self.buffers.pop()  # there are as many as threads
         try:
             inputs, outputs = ([array[:n] for array in arrays] for arrays in buffers)
             for each, handle, x in zip(self.sources, self.inputs, inputs, strict=True):
@@ -515,7 +512,7 @@ class Blocks:
             for head, handle, y in zip(self.heads, self.outputs, outputs, strict=True):
                 handle.write(len(head) + start * y.itemsize, y.view(np.uint8))
         finally:
-            self.buffers.put(buffers)
+            self.buffers.append(buffers)
 
     def sync(self) -> None:
         for handle in self.outputs:

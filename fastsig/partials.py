@@ -104,7 +104,11 @@ class Aside:
         os.fsync(first.fileno())
 
     def finish(self, work: Work) -> None:
-        """The outputs get their names."""
+        """The outputs get their names.
+
+        The directory isn't made to reach the disk as well: after a power cut the output has its name or hasn't, and it would be
+        a second wait for whatever else is being written there.
+        """
         work.sync()
         work.close()  # some systems don't rename what is open
         for path in self.targets:
@@ -113,8 +117,6 @@ class Aside:
         self.ending = True
         for path in self.targets:
             put(partial(path), path)
-        for path in self.targets:
-            sync_folder(os.path.dirname(path))
         self.forget()
 
     def abandon(self, work: Work) -> str:
@@ -200,13 +202,3 @@ def put(made: str, path: str) -> None:
             os.rename(old, path)
         raise
     shutil.rmtree(old)
-
-
-def sync_folder(path: str) -> None:
-    """The names in it, too, are on the disk."""
-    if os.name == "posix":
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -170,6 +170,20 @@ def test_zarr(zarr, tmp_path, layout):
     assert names(tmp_path) == ["x.zarr", "y.zarr"]
 
 
+def test_what_describes_the_input_alone_is_not_taken_over(zarr, tmp_path):
+    """Filters and attributes; what names the dimensions is."""
+    numcodecs = pytest.importorskip("numcodecs")
+    settings = {"chunks": (30,), "dtype": "i4", "filters": [numcodecs.Delta(dtype="i4")], "zarr_format": 2}
+    made = zarr.create_array(tmp_path / "x.zarr", shape=(100,), **settings)
+    made[:] = np.arange(-50, 50)
+    made.attrs.update({"_ARRAY_DIMENSIONS": ["time"], "scale_factor": 0.01})
+    fastsig.apply_file("sigmoid", tmp_path / "x.zarr", tmp_path / "y.zarr", out_dtype="f4")
+    array = zarr.open_array(tmp_path / "y.zarr", mode="r")
+    assert_same(array[:], fastsig.sigmoid(made[:], dtype="f4"))
+    assert array.filters == ()
+    assert dict(array.attrs) == {"_ARRAY_DIMENSIONS": ["time"]}
+
+
 def test_zarr_of_two_inputs_and_outputs(zarr, tmp_path):
     arrays = inputs("bce_with_logits", "float32", (20, 9))
     for name, array, chunks in zip("xt", arrays, [(6, 6), (20, 5)], strict=True):
