@@ -101,7 +101,7 @@ def by_numpy(x: Array, y: Array, coefficients: Array) -> Array:
     total = loss.sum(dtype=np.float64)
     np.divide(np.where(z >= 0, np.float32(1), e), e + 1, out=z)
     z -= y
-    return np.concatenate([[total], z @ x, [z.sum(dtype=np.float64)]])[None]
+    return np.asarray(np.concatenate([[total], z @ x, [z.sum(dtype=np.float64)]])[None])
 
 
 def evaluations(x: Any, y: Any) -> dict[str, Evaluation]:
@@ -116,7 +116,7 @@ def evaluations(x: Any, y: Any) -> dict[str, Evaluation]:
             by_numpy, "ij", x, "ik", y, "i", coefficients=coefficients, concatenate=True, align_arrays=False,
             adjust_chunks={"i": 1}, new_axes={"j": len(coefficients) + 1}, meta=np.empty((0, 0)),
         )  # fmt: skip
-        return np.concatenate(dask.compute(*results.to_delayed().ravel())).sum(axis=0)
+        return np.asarray(np.concatenate(dask.compute(*results.to_delayed().ravel())).sum(axis=0))
 
     def expressions(coefficients: Array) -> Array:
         z = x @ coefficients[:-1].astype(np.float32) + np.float32(coefficients[-1])

@@ -1,8 +1,8 @@
 """Logistic regression's compiled loop: the loss and the gradient of a block of rows, which is read once.
 
-A tile of rows at a time is copied, converted to float64, column by column, so that a register holds one feature of as many
-rows. Then, all in one pass over the tile: margins, in the order of the features; each row's loss and slope, by the library's
-own kernel; and their sums. What a row adds depends on nothing but the row: not on its place, nor on its neighbours.
+A tile of rows at a time is copied, converted to float64. Then, while the tile is in the first-level cache: margins; each row's
+loss and slope, by the library's own kernel; and their sums. What a row adds depends on nothing but the row: not on its place,
+nor on its neighbours. A margin is summed in eight parts, which are added in a fixed order.
 
 Sums must not depend on where blocks end either, or a line search would take other steps for other chunks. Each is kept as two
 float64, the sum and what its roundings left out (Knuth's two-sum), some 106 bits in all, and goes on as these two; whoever adds
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+import fastsig
 from fastsig import compiler
 from fastsig.losses import added
 
@@ -241,6 +242,53 @@ def weight_of(rows: int, weight: Array | None) -> Array:
         return np.array([rows, 0.0])
     pair: Array = 2 * sums(np.empty((rows, 0)), np.zeros(rows, np.bool_), weight, np.zeros(1))[1]
     return pair
+
+
+# --- what a worker does with a block --------------------------------------------------------------------------------------
+# Here, for a worker needs neither scikit-learn nor Dask's arrays for it.
+
+MOST_CLASSES = 10  # that a message names
+
+
+def surveyed(y: Array, weight: Array | None = None) -> tuple[Array, Array]:
+    """A block's classes, of many only some, and the sum of its weights, as a pair."""
+    if y.dtype.kind == "f" and not np.isfinite(y).all():
+        raise ValueError("y contains NaN or infinity")
+    if weight is not None:
+        if weight.shape != y.shape:
+            raise ValueError(f"a block of sample_weight has shape {weight.shape}, that of y {y.shape}")
+        if not (np.isfinite(weight).all() and (weight >= 0).all()):
+            raise ValueError("sample_weight must be finite and not negative")
+    return np.unique(y)[: MOST_CLASSES + 1], weight_of(len(y), weight)
+
+
+def evaluated(x: Array, y: Array, weight: Array | None, positive: Any, coefficients: Array) -> Array:
+    """A block's sums, as one row."""
+    if not isinstance(x, np.ndarray) or isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"X must have chunks of NumPy arrays, not of {type(x).__name__}")
+    for name, array in (("y", y), ("sample_weight", weight)):
+        if array is not None and array.shape != x.shape[:1]:
+            raise ValueError(f"a block of X has {len(x)} rows, that of {name} {len(array)}")
+    return sums(x, y == positive, weight, coefficients).reshape(1, -1)
+
+
+def margins(x: Array, w: Array, b: float) -> Array:
+    return np.asarray(x @ w + b)
+
+
+def labels(classes: Array, x: Array, w: Array, b: float) -> Array:
+    return np.asarray(classes[(margins(x, w, b) > 0).astype(np.intp)])
+
+
+def probabilities(x: Array, w: Array, b: float) -> Array:
+    z = margins(x, w, b)
+    both = np.empty((len(z), 2))
+    fastsig.sigmoid(-z, out=both[:, 0])
+    fastsig.sigmoid(z, out=both[:, 1])
+    return both
+
+
+# --- the fit -------------------------------------------------------------------------------------------------------------
 
 
 def objective(

@@ -8,7 +8,7 @@ import os
 import pickle
 import signal
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -175,7 +175,7 @@ def test_features_in_several_chunks():
     X, y, _ = rows()  # noqa: N806
     got = LogisticRegression().fit(da.from_array(X, chunks=(700, 2)), chunked(y, 300))
     assert_same(coefficients(got), coefficients(LogisticRegression().fit(X, y)))
-    assert_same(got.decision_function(da.from_array(X, chunks=(700, 2))).compute(), got.decision_function(X))
+    np.testing.assert_allclose(got.decision_function(da.from_array(X, chunks=(700, 2))), got.decision_function(X), rtol=1e-12)
 
 
 def test_blocks_without_rows_and_labels_in_memory():
@@ -195,7 +195,11 @@ def test_predictions_are_lazy():
     for method in (model.predict, model.predict_proba, model.decision_function):
         lazy, want = method(never), method(X)
         assert (lazy.shape, lazy.dtype, lazy.numblocks[0]) == (want.shape, want.dtype, 4)
-        assert np.array_equal(method(chunked(X, 500)).compute(), want)
+        got = method(chunked(X, 500)).compute()
+        if method == model.predict:
+            assert np.array_equal(got, want)
+        else:  # BLAS takes other ways for other numbers of rows
+            np.testing.assert_allclose(got, want, rtol=1e-12)
     assert model.score(chunked(X, 500), chunked(np.where(y, "yes", "no"), 400)) == model.score(X, np.where(y, "yes", "no"))
 
 
@@ -394,9 +398,10 @@ def client(tmp_path_factory):
 
 def made_of(block_info=None, fatal=None):
     """A block of rows by its number; the one to be computed after the file `fatal` appears costs the process."""
-    if fatal and os.path.exists(fatal):
-        os.unlink(fatal)
-        os.kill(os.getpid(), signal.SIGKILL)
+    if fatal:
+        with suppress(FileNotFoundError):
+            os.unlink(fatal)  # of two at once, one can
+            os.kill(os.getpid(), signal.SIGKILL)
     random = np.random.default_rng(block_info[None]["chunk-location"][0])
     return random.normal(size=(500, 4)).astype(np.float32)
 

@@ -38,7 +38,6 @@ __all__ = ["LogisticRegression"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 LOCAL_ROWS = 1 << 17  # of a block of an array in memory, at least: some half a millisecond's work
-MOST_CLASSES = 10  # that a message names
 
 
 class LogisticRegression(ClassifierMixin, BaseEstimator):
@@ -209,7 +208,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         >>> model.decision_function([[1.5]]).round(3) + 0.0
         array([0.])
         """
-        return self._of_rows(X, margins, np.empty(0))
+        return self._of_rows(X, regression.margins, np.empty(0))
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """The more probable class.
@@ -234,7 +233,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         See `fit`.
         """
         check_is_fitted(self)
-        return self._of_rows(X, partial(labels, self.classes_), self.classes_[:0])
+        return self._of_rows(X, partial(regression.labels, self.classes_), self.classes_[:0])
 
     def predict_proba(self, X: Any) -> Any:  # noqa: N803
         """The probability of each class: both keep their digits where they are small.
@@ -262,7 +261,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
         array([[0.81, 0.19],
                [0.19, 0.81]])
         """
-        return self._of_rows(X, probabilities, np.empty((0, 2)))
+        return self._of_rows(X, regression.probabilities, np.empty((0, 2)))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """The share of rows whose class is predicted.
@@ -352,7 +351,7 @@ class Data:
         """The two classes, and the sum of the weights: one pass over the labels."""
         several = [a for a in (self.y, self.weight) if a is not None]
         blocks = [a.to_delayed(optimize_graph=False) for a in dask.optimize(*several)]
-        tasks = [dask.delayed(surveyed, pure=False)(*each) for each in zip(*blocks, strict=True)]
+        tasks = [dask.delayed(regression.surveyed, pure=False)(*each) for each in zip(*blocks, strict=True)]
         found = dask.compute(*tasks, scheduler=self.scheduler)
         classes = np.unique(np.concatenate([classes for classes, _ in found if len(classes)] or [np.empty(0)]))
         weight = losses.added(np.concatenate([total for _, total in found]))
@@ -361,9 +360,10 @@ class Data:
         if len(classes) == 1:
             raise ValueError(f"y must have two classes, but the data contains one class only: {classes[0]!r}")
         if len(classes) > 2:
-            named = ", ".join(map(str, classes[:MOST_CLASSES].tolist()))
+            named = ", ".join(map(str, classes[: regression.MOST_CLASSES].tolist()))
+            more = " and more" if len(classes) > regression.MOST_CLASSES else ""
             raise ValueError(
-                f"y must have two classes, but there are {named}{' and more' if len(classes) > MOST_CLASSES else ''}. "
+                f"y must have two classes, but there are {named}{more}. "
                 "Only binary classification is supported. The type of the target is multiclass."
             )
         if not weight > 0:
@@ -373,7 +373,7 @@ class Data:
     def evaluate(self, positive: Any, coefficients: Array) -> Sequence[Array]:
         """The blocks' sums. Each is gathered by itself: a task that collected them would wait for the last, on a worker."""
         results = da.blockwise(
-            evaluated, "ij", self.x, "ik", self.y, "i", self.weight, None if self.weight is None else "i",
+            regression.evaluated, "ij", self.x, "ik", self.y, "i", self.weight, None if self.weight is None else "i",
             positive=positive, coefficients=coefficients, concatenate=True, align_arrays=False,
             adjust_chunks={"i": 1}, new_axes={"j": 2 * len(coefficients) + 2}, meta=np.empty((0, 0)),
         )  # fmt: skip
@@ -433,47 +433,6 @@ def beside(x: Any, name: str, data: Any) -> Any:
             "call compute_chunk_sizes() on both"
         )
     return data if unknown or data.chunks == (x.chunks[0],) else data.rechunk((x.chunks[0],))
-
-
-# --- what workers do --------------------------------------------------------------------------------------------------------
-
-
-def surveyed(y: Array, weight: Array | None = None) -> tuple[Array, Array]:
-    """A block's classes, of many only some, and the sum of its weights, as a pair."""
-    if y.dtype.kind == "f" and not np.isfinite(y).all():
-        raise ValueError("y contains NaN or infinity")
-    if weight is not None:
-        if weight.shape != y.shape:
-            raise ValueError(f"a block of sample_weight has shape {weight.shape}, that of y {y.shape}")
-        if not (np.isfinite(weight).all() and (weight >= 0).all()):
-            raise ValueError("sample_weight must be finite and not negative")
-    return np.unique(y)[: MOST_CLASSES + 1], regression.weight_of(len(y), weight)
-
-
-def evaluated(x: Array, y: Array, weight: Array | None, positive: Any, coefficients: Array) -> Array:
-    """A block's sums, as one row."""
-    if not isinstance(x, np.ndarray) or isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"X must have chunks of NumPy arrays, not of {type(x).__name__}")
-    for name, array in (("y", y), ("sample_weight", weight)):
-        if array is not None and array.shape != x.shape[:1]:
-            raise ValueError(f"a block of X has {len(x)} rows, that of {name} {len(array)}")
-    return regression.sums(x, y == positive, weight, coefficients).reshape(1, -1)
-
-
-def margins(x: Array, w: Array, b: float) -> Array:
-    return np.asarray(x @ w + b)
-
-
-def labels(classes: Array, x: Array, w: Array, b: float) -> Array:
-    return np.asarray(classes[(margins(x, w, b) > 0).astype(np.intp)])
-
-
-def probabilities(x: Array, w: Array, b: float) -> Array:
-    z = margins(x, w, b)
-    both = np.empty((len(z), 2))
-    fastsig.sigmoid(-z, out=both[:, 0])
-    fastsig.sigmoid(z, out=both[:, 1])
-    return both
 
 
 def progress(wanted: bool, total: int) -> Any:
