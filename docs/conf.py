@@ -14,7 +14,11 @@ from fastsig import cli
 from fastsig.kernels import ALIASES
 
 INTEROP = Path(fastsig.__file__).with_name("interop")
-ADAPTERS = sorted(path.stem for path in INTEROP.glob("*.py") if "\n__all__ = " in path.read_text())
+LAZY = {"dask": ("LogisticRegression",)}  # names that an adapter takes from another module when they are asked for
+PARTS = ("dask_linear", "zarr")  # modules that others stand for
+ADAPTERS = sorted(path.stem for path in INTEROP.glob("*.py") if path.stem not in PARTS and "\n__all__ = " in path.read_text())
+
+OWN_METHODS = "fit, predict, predict_proba, decision_function, score"  # not those that scikit-learn makes up
 
 project, author = "fastsig", "the authors of fastsig"
 release = version = fastsig.__version__
@@ -25,7 +29,11 @@ html_show_copyright = html_copy_source = html_show_sourcelink = False
 myst_heading_anchors = 3
 autodoc_typehints = "none"  # numpydoc's sections tell more
 autodoc_member_order = "bysource"
-autodoc_mock_imports = [*ADAPTERS, "distributed"]  # torch and JAX take seconds to import, and most of this is about neither
+autodoc_mock_imports = [
+    *ADAPTERS,
+    "distributed",
+    "zarr",
+]  # torch and JAX take seconds to import, and most of this is about neither
 autodoc_mock_imports.remove("sklearn")  # whose base classes' methods are part of ours
 numpydoc_show_class_members = False
 default_role = "py:obj"  # `name` in a docstring is a link where that is one of ours, and code where it isn't
@@ -46,7 +54,12 @@ def functions() -> str:
 
 def adapters() -> str:
     """A section for each adapter: what its module tells, and what it has."""
-    return "\n".join(f"\n## {name}\n\n" + directive(f"automodule:: fastsig.interop.{name}", ":members:") for name in ADAPTERS)
+    sections = []
+    for name in ADAPTERS:
+        module = f"fastsig.interop.{name}"
+        sections += [f"\n## {name}\n", directive(f"automodule:: {module}", ":members:")]
+        sections += [directive(f"autoclass:: {module}.{each}", ":members: " + OWN_METHODS) for each in LAZY.get(name, ())]
+    return "\n".join(sections)
 
 
 def commands() -> str:

@@ -15,6 +15,7 @@ computed together: ``dask.compute(y, dy)``, not ``y.compute()`` and then ``dy.co
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -107,6 +108,8 @@ def elementwise(name: str, *arguments: Any) -> Any:
     return tuple(part(place, dtype) for place, dtype in enumerate(dtypes))
 
 
+GIVEN = "At least one argument is a Dask array; they broadcast."
+GIVES = "Of the arguments' broadcast shape."
 TEMPLATE = """{summary}
 
 Parameters
@@ -149,14 +152,16 @@ def function(name: str) -> Callable[..., Any]:
             raise TypeError(f"on Dask arrays {name} takes no {', '.join(options)}: convert its arguments, or use its result")
         return elementwise(name, *arguments)
 
+    kinds = inspect.Parameter.POSITIONAL_ONLY
+    call.__signature__ = inspect.Signature([inspect.Parameter(i, kinds) for i in kernel.inputs])  # type: ignore[attr-defined]
     arguments, results = ", ".join("x" for _ in kernel.inputs), ", ".join(kernel.outputs)
     both = len(kernel.outputs) > 1
     call.__name__ = call.__qualname__ = name
     call.__doc__ = TEMPLATE.format(
         name=name,
         summary=summary(kernel.name),
-        parameters="\n".join(f"{i} : dask.array.Array, array_like or number" for i in kernel.inputs),
-        returns="\n".join(f"{o} : dask.array.Array" for o in kernel.outputs),
+        parameters="\n".join(f"{i} : dask.array.Array, array_like or number\n    {GIVEN}" for i in kernel.inputs),
+        returns="\n".join(f"{o} : dask.array.Array\n    {GIVES}" for o in kernel.outputs),
         call=f"{results} = {name}({arguments})\n>>> {kernel.outputs[1]}" if both else f"{name}({arguments})",
         place="_1" if both else "",
     )

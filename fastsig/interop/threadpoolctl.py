@@ -36,7 +36,15 @@ class Number(int):
 class Controller(LibController):
     """What threadpoolctl asks and tells fastsig.
 
-    threadpoolctl finds libraries by their files. fastsig has none, but never computes without llvmlite's.
+    threadpoolctl makes one when it looks for libraries, which it finds by their files. fastsig has none, but never computes
+    without llvmlite's.
+
+    Parameters
+    ----------
+    filepath, prefix : str
+        Of llvmlite's library.
+    parent : threadpoolctl.ThreadpoolController
+        Who found it.
 
     Examples
     --------
@@ -54,20 +62,24 @@ class Controller(LibController):
     filename_prefixes = ("libllvmlite", "llvmlite")
 
     def get_num_threads(self) -> Number:
+        """Tell how many threads a large call uses."""
         number = Number(fastsig.get_num_threads())
         number.setting = int(parallel.WORDS[parallel.LIMIT])
         return number
 
     def set_num_threads(self, num_threads: int) -> None:
+        """Set that number, or give a setting back."""
         if isinstance(num_threads, Number):
             parallel.WORDS[parallel.LIMIT] = num_threads.setting
         else:
             fastsig.set_num_threads(max(1, num_threads))
 
     def get_version(self) -> str:
+        """Tell fastsig's version."""
         return fastsig.__version__
 
     def set_additional_attributes(self) -> None:
+        """Note which OpenMP runtime has the threads."""
         found: Any = parallel.runtime()
         self.runtime = found[0] if found else None
 
