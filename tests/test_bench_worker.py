@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 
@@ -128,11 +129,24 @@ def test_an_interrupted_visit_keeps_what_was_told():
     case, plan = Case("sigmoid", "float32", SIZE, 1), Plan(3, 5, 0.0, 0.0, 60)
     it, told = measuring([case], plan, sentinel=Nervous())
     it.all_cases(time.perf_counter() + 60)
+    first = rows_of(told)
     told.clear()
     it.signs[STOP] = 1
     it.measure(case, plan)
     it.again(time.perf_counter() + 60)
-    assert rows_of(told) == []
+    assert rows_of(told) == first
+
+
+def test_what_counted_as_calm_is_told_again_when_it_no_longer_does():
+    case, plan = Case("sigmoid", "float32", SIZE, 1), Plan(3, 5, 0.0, 0.0, 60)
+    it, told = measuring([case], plan, ("numpy",), Nervous())
+    it.sentinel.nervous = False
+    it.all_cases(time.perf_counter() + 60)
+    it.sentinel.nervous = True
+    it.tell_all()
+    before, after = rows_of(told)
+    assert (before.calm, after.calm) == (3, 0)
+    assert before == dataclasses.replace(after, calm=3)
 
 
 def test_rounds_go_on_while_a_peer_lacks_calm_ones():

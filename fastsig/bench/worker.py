@@ -53,7 +53,7 @@ class Plan:
 
 
 QUICK = Plan(3, 15, 0.1, 0.2, 18)
-FULL = Plan(5, 61, 0.6, 1.5, 530)
+FULL = Plan(5, 61, 0.6, 1.5, 515)
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ class Visit:
     """What a case has had so far."""
 
     samples: dict[str, list[Sample]] = field(default_factory=dict)
+    repeats: dict[str, int] = field(default_factory=dict)  # calls in each timing
     errors: dict[str, str] = field(default_factory=dict)
     again: int = 0  # times it was visited again
 
@@ -101,8 +102,10 @@ def work(request: Request, sender: Any, signs: Signs) -> None:
     worker = Worker(request, present, tell, signs, sentinel)
     end = max(end, time.perf_counter() + request.plan.limit / 3)
     worker.all_cases(end)
+    worker.tell_all()
     tell("end", None)
     worker.again(end)
+    worker.tell_all()
 
 
 def usable(request: Request, tell: Tell, signs: Signs) -> list[Peer]:
@@ -209,16 +212,23 @@ class Worker:
             self.turns(timers, plan, case.threads, visit)
         self.signs[PEER] = NOBODY
         for peer in taking:
-            self.tell_row(case, peer.name, visit, timers)
+            self.tell_row(case, peer.name, visit)
 
-    def tell_row(self, case: Case, name: str, visit: Visit, timers: Timers) -> None:
+    def tell_all(self) -> None:
+        """All rows once more, by the best that the sentinel has seen by now: what counted as calm at first may not be."""
+        for case, visit in self.visits.items():
+            for name in visit.samples:
+                self.tell_row(case, name, visit)
+
+    def tell_row(self, case: Case, name: str, visit: Visit) -> None:
         traffic = case.traffic(copied=name == "copy")
         if name in visit.errors:
             self.tell("row", Row(case, name, None, None, 0, 0, traffic, visit.errors[name]))
-        elif name in timers and (taken := visit.samples[name]):  # not in timers: stopped before its turn
+        elif taken := visit.samples.get(name):  # none, if it was stopped before its turn
             found = self.sentinel.typical(taken)
-            row = Row(case, name, found.seconds, found.spread, len(taken), timers[name].repeats, traffic, calm=found.calm)
-            self.tell("row", row)
+            self.tell(
+                "row", Row(case, name, found.seconds, found.spread, len(taken), visit.repeats[name], traffic, "", found.calm)
+            )
 
     def set_threads(self, taking: Iterable[Peer], threads: int, stack: ExitStack, visit: Visit) -> None:
         """Tell all peers how many threads to use."""
@@ -255,6 +265,7 @@ class Worker:
         begin, order = time.perf_counter(), list(timers)
         numbers = {name: number_of(peers.named(name)) for name in order}
         visit.samples = {name: [] for name in order} | visit.samples
+        visit.repeats |= {name: timer.repeats for name, timer in timers.items()}
         settle()
         before = self.sentinel.look()
         for done in range(plan.most):
