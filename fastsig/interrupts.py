@@ -2,7 +2,8 @@
 
 A ufunc's loop has no way to raise. But if it just returns when Python has noted a SIGINT, and Python's own handler is in force,
 that handler raises KeyboardInterrupt before any of the user's code can see what the loop left undone. With any other handler
-nothing can be said of what comes after it, so then the call goes on to its end.
+nothing can be said of what comes after it, so then the call goes on to its end. (Whoever set a wakeup file descriptor, as
+asyncio does, hears of that SIGINT twice: when it came and when it is given back.)
 """
 
 from __future__ import annotations

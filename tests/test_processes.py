@@ -23,7 +23,7 @@ BEGIN = """
     import ctypes, faulthandler, os, signal, sys, threading, time
     signal.signal(signal.SIGINT, signal.default_int_handler)
     runtime, slow = os.environ["RUNTIME"], "SLOW" in os.environ
-    faulthandler.dump_traceback_later(1700 if slow else 280, exit=True)
+    faulthandler.dump_traceback_later(1700 if slow else 580, exit=True)
     if os.path.isabs(runtime):
         ctypes.CDLL(runtime, ctypes.RTLD_GLOBAL)
     if "FIRST" in os.environ:
@@ -274,7 +274,7 @@ def program(python):
     def run(runtime, *parts, slow=False, **environment):
         code = "\n".join(map(dedent, (BEGIN, *parts)))
         environment |= {"RUNTIME": RUNTIMES[runtime](), **({"SLOW": 1} if slow else {})}
-        said = python(code, warnings="ignore", timeout=1800 if slow else 300, **environment)
+        said = python(code, warnings="ignore", timeout=1800 if slow else 600, **environment)
         print(said)
         return said.splitlines()
 
