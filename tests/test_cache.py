@@ -295,7 +295,7 @@ def test_fingerprints_of_changed_sources(python, copied):
         before = prints()
         print(*before.values())
         for source in (*compiler.SOURCES, *compiler.MORE_SOURCES):
-            path = Path(compiler.__file__).with_name(f"{source}.py")
+            path = Path(compiler.__file__).parent / f"{source}.py"
             data, times = path.read_bytes(), path.stat()
             path.write_bytes(data.replace(b"from __future__", b"from__ future__", 1))
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
