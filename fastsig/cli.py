@@ -47,9 +47,13 @@ def module(command: str) -> Any:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--startup", action="store_true", help="where the time to a first result goes, instead")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.startup:
+        import_module("fastsig.bench.startup").show()
+        return 0
     facts = info()
     if args.json:
         print(json.dumps(facts, indent=2))

@@ -498,6 +498,17 @@ def test_warmup_says_what_it_cannot_compile(python, tmp_path):
     assert told.endswith("\n1")
 
 
+def test_info_shows_where_the_time_goes(python):
+    """The stages are those of a real first result: what compiles is there only where nothing is cached."""
+    code = """if True:
+        from fastsig.bench import startup
+        warm, cold = startup.stages(False), startup.stages(True)
+        print(len(set(cold) - set(warm)), all(seconds >= 0 for seconds in (*warm.values(), *cold.values())))
+    """
+    compiler.inner_loop("sigmoid", "float32").address()
+    assert python(code) == "5 True"
+
+
 WARMING = """if True:
     import signal, sys
     signal.signal(signal.SIGINT, signal.default_int_handler)
