@@ -218,17 +218,23 @@ def compile_program(make: Callable[[Target], tuple[Any, Callable[..., Any]]]) ->
     interrupts.safe_point()
     with numba_as_meant():
         try:
-            symbol, module = frontend.compiled(*make(target()))
+            symbol, module = closed_module(make)
         except Exception as error:
             if frontend.WHOLE:
                 raise
             frontend.WHOLE.append(f"{type(error).__name__}: {error}")  # `info` can tell
             loops.sharing.cache_clear()  # of the other target
             loops.watching.cache_clear()
-            symbol, module = frontend.compiled(*make(target()))
-        assembly = str(module)
+            symbol, module = closed_module(make)
     interrupts.safe_point()
-    return symbol, machine().emit_object(closed(assembly, symbol))
+    return symbol, machine().emit_object(module)
+
+
+def closed_module(make: Callable[[Target], tuple[Any, Callable[..., Any]]]) -> tuple[str, Any]:
+    from fastsig import frontend
+
+    symbol, module = frontend.compiled(*make(target()))
+    return symbol, closed(str(module), symbol)
 
 
 @contextmanager
@@ -258,14 +264,26 @@ def closed(assembly: str, symbol: str) -> Any:
             function.linkage = "internal"
             function.add_function_attribute("noinline" if SEPARATE in function.name else "alwaysinline")
     inline(module)
+    optimise(module)
+    outside = foreign(module)
+    if outside:  # LLVM 20 sees only then what LLVM 22 saw at once
+        optimise(module)
+        outside = foreign(module)
+    if outside:
+        raise CompileError(f"the compiled function {symbol} refers to {', '.join(sorted(outside))}")
+    return module
+
+
+def foreign(module: Any) -> set[str]:
+    """The functions that it refers to, and that are neither LLVM's nor libm's."""
+    return {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - LIBM
+
+
+def optimise(module: Any) -> None:
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     tuning.loop_vectorization = tuning.loop_unrolling = True
     builder = llvm.create_pass_builder(machine(), tuning)
     builder.getModulePassManager().run(module, builder)
-    outside = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")} - LIBM
-    if outside:
-        raise CompileError(f"the compiled function {symbol} refers to {', '.join(sorted(outside))}")
-    return module
 
 
 def inline(module: Any) -> None:

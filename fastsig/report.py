@@ -9,7 +9,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import Any
 
 import numpy as np
@@ -35,10 +35,14 @@ SHARED = 100_000  # elements: enough for all threads to have a part in the answe
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--startup", action="store_true", help="where the time to a first result goes, instead")
 
 
 def run(args: argparse.Namespace) -> int:
     """The exit status is 1 where the check of the package itself fails: a container's build may rely on it."""
+    if args.startup:
+        import_module("fastsig.bench.startup").show()
+        return 0
     facts = info()
     if args.json:
         print(json.dumps(facts, indent=2))

@@ -6,6 +6,7 @@ of the machine meets all of them; what counts is the median of the rounds.
 
 from __future__ import annotations
 
+import json
 import os
 import site
 import subprocess
@@ -20,7 +21,7 @@ from statistics import median
 from typing import Any
 
 import fastsig
-from fastsig import store
+from fastsig import compiler, console, store
 from fastsig.bench.machine import Advance, telling
 
 IMPORT, FIRST, COLD = "import", "first result", "first result, nothing cached"
@@ -168,3 +169,64 @@ def row(program: Program, samples: list[float], error: str) -> dict[str, Any]:
     spread = median(abs(seconds - middle) for seconds in samples) if middle is not None else None
     found = {"what": program.what, "package": program.package, "seconds": middle, "spread": spread}
     return {**found, "rounds": len(samples), "error": "" if samples else error}
+
+
+# --- where the time goes -------------------------------------------------------------------------------------------------
+
+STAGES = """if True:
+    import json, sys, time
+    told, last = {}, time.perf_counter()
+    def done(stage):
+        global last
+        told[stage] = time.perf_counter() - last
+        last = time.perf_counter()
+    import numpy as np
+    x = np.zeros(8, np.float32)
+    done("import NumPy")
+    import fastsig
+    done("import fastsig")
+    sigmoid = fastsig.sigmoid
+    done("make the ufunc, import llvmlite")
+    from fastsig import compiler
+    program = compiler.inner_loop("sigmoid", "float32")
+    code = program.path and compiler.store.read(program.path)
+    done("look into the cache")
+    if code is None or "cold" in sys.argv:
+        compiler.hold_forks(compiling=True)
+        from numba import njit
+        done("import Numba")
+        from fastsig import frontend, loops
+        done("teach it our instructions")
+        with compiler.numba_as_meant():
+            symbol, module = frontend.compiled(*program.make(compiler.target()))
+        done("Numba: types, LLVM's language")
+        module = compiler.closed(str(module), symbol)
+        done("LLVM: optimise")
+        code = symbol, compiler.machine().emit_object(module)
+        done("LLVM: machine code")
+    compiler.load(*code)
+    done("load it")
+    print(json.dumps(told))
+"""
+
+
+def stages(cold: bool) -> dict[str, float]:
+    """The seconds that a first result takes in a new process, stage by stage, with what is cached or as if nothing were."""
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", STAGES, *(["cold"] if cold else [])],
+        env={**os.environ, "PYTHONPATH": search_path()},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    whole, told = time.perf_counter() - begin, json.loads(done.stdout)
+    return {**told, "Python itself": whole - sum(told.values()), "the whole process": whole}
+
+
+def show() -> None:
+    """A table of both, in milliseconds: of three processes each, the quickest."""
+    compiler.inner_loop("sigmoid", "float32").address()  # so that it is cached, if it can be
+    warm, cold = (min((stages(how) for _ in range(3)), key=lambda told: told["the whole process"]) for how in (False, True))
+    rows = [[stage, f"{1e3 * warm[stage]:.0f}" if stage in warm else "", f"{1e3 * cold[stage]:.0f}"] for stage in cold]
+    console.table("The first sigmoid of float32, ms", ["stage", "cached", "nothing cached"], rows)
