@@ -41,6 +41,8 @@ def functions() -> str:
             family = base
             lines.append(f"\n## {family}\n")
         lines.append(directive(f"autofunction:: fastsig.{name}"))
+    others = [name for name in fastsig.__all__ if name not in (*fastsig.UFUNCS, *fastsig.THREADS)]
+    lines += ["\n## Others\n", *(directive(f"autofunction:: fastsig.{name}") for name in others)] if others else []
     return "\n".join(lines)
 
 
