@@ -68,7 +68,7 @@ def directive(*lines: str) -> str:
 
 
 def help_of(command: str) -> str:
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "92"  # what fits a page
     with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
         cli.main([command, "--help"])
     return shown.getvalue().replace("usage: fastsig", "usage: python -m fastsig")
