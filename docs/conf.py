@@ -49,6 +49,8 @@ def functions() -> str:
             family = base
             lines.append(f"\n## {family}\n")
         lines.append(directive(f"autofunction:: fastsig.{name}"))
+    others = [name for name in fastsig.__all__ if name not in (*fastsig.UFUNCS, *fastsig.THREADS)]
+    lines += ["\n## Others\n", *(directive(f"autofunction:: fastsig.{name}") for name in others)] if others else []
     return "\n".join(lines)
 
 
@@ -79,7 +81,7 @@ def directive(*lines: str) -> str:
 
 
 def help_of(command: str) -> str:
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "92"  # what fits a page
     with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.suppress(SystemExit):
         cli.main([command, "--help"])
     return shown.getvalue().replace("usage: fastsig", "usage: python -m fastsig")

@@ -110,20 +110,22 @@ if TYPE_CHECKING:
     bce_with_logits_grad_and_hess: TwoToTwo
 
 
-if not TYPE_CHECKING:  # for whom a name that isn't above is an error
+def resolved(name: str) -> Any:
+    if name in UFUNCS:
+        value = import_module("fastsig.ufuncs").make(name)
+    elif name in THREADS:
+        value = getattr(import_module("fastsig.parallel"), name)
+    elif name in FILES:
+        value = getattr(import_module("fastsig.files"), name)
+    elif name in MODULES:
+        value = import_module(f"fastsig.{name}")
+    else:
+        raise AttributeError(f"module 'fastsig' has no attribute {name!r}")
+    return globals().setdefault(name, value)  # of two threads that ask at once, both get the first one's
 
-    def __getattr__(name: str) -> Any:
-        if name in UFUNCS:
-            value = import_module("fastsig.ufuncs").make(name)
-        elif name in THREADS:
-            value = getattr(import_module("fastsig.parallel"), name)
-        elif name in FILES:
-            value = getattr(import_module("fastsig.files"), name)
-        elif name in MODULES:
-            value = import_module(f"fastsig.{name}")
-        else:
-            raise AttributeError(f"module 'fastsig' has no attribute {name!r}")
-        return globals().setdefault(name, value)  # of two threads that ask at once, both get the first one's
+
+if not TYPE_CHECKING:  # for type checkers a name that isn't above is an error
+    __getattr__ = resolved
 
 
 def __dir__() -> list[str]:
