@@ -497,8 +497,11 @@ class Blocks:
             if file_stamp(os.fstat(handle.raw.fileno())) != each.stamped:
                 raise ValueError(f"{each.path} was changed while it was looked at")
         for _ in range(min(self.workers, self.count)):
-            inputs, outputs = ([each.dtype for each in self.sources], self.dtypes)
-            self.buffers.append(([np.empty(self.block, d) for d in inputs], [np.empty(self.block, d) for d in outputs]))
+            inputs = [np.empty(self.block, each.dtype) for each in self.sources]
+            outputs = [np.empty(self.block, dtype) for dtype in self.dtypes]
+            if inputs[0].dtype == outputs[0].dtype:
+                outputs[0] = inputs[0]  # in place: the whole takes a tenth less than in two buffers
+            self.buffers.append((inputs, outputs))
 
     def step(self, k: int) -> None:
         start = k * self.block
