@@ -57,7 +57,7 @@ def peak() -> int:
     return status("VmHWM")
 
 
-def measure(rounds: int) -> dict[str, Any]:
+def measure(rounds: int, most: float) -> dict[str, Any]:
     """Each case's evaluations; of their times the least counts, for others may use the machine."""
     import dask
     from distributed import wait
@@ -68,7 +68,7 @@ def measure(rounds: int) -> dict[str, Any]:
     coefficients, cases = np.append(truth(FEATURES) / 2, 0.1), []
     for workers in WORKERS:
         with cluster(workers) as client:
-            for numbers in NUMBERS:
+            for numbers in (count for count in NUMBERS if count <= most):
                 for blocks in (count for count in BLOCKS if numbers / count <= MOST):
                     x, y = dask.persist(*generated(blocks, numbers // FEATURES // blocks, FEATURES))
                     wait([x, y])
@@ -221,9 +221,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--run", action="store_true", help="measure anew first")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--most", type=float, default=NUMBERS[-1], help="the most numbers, of 4 bytes in the workers' memory")
     args = parser.parse_args()
     if args.run:
-        MEASURED.write_text(json.dumps(measure(args.rounds), indent=1) + "\n", encoding="utf-8")
+        MEASURED.write_text(json.dumps(measure(args.rounds, args.most), indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(rewritten(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import math
 import os
@@ -324,6 +325,13 @@ def test_too_few_steps():
     with pytest.warns(ConvergenceWarning, match="the fit ended after 2 steps, and isn't done"):
         model = LogisticRegression(max_iter=2).fit(chunked(X, 10), chunked(Y, 10))
     assert model.n_iter_.tolist() == [2]
+
+
+def test_examples():
+    pytest.importorskip("fastsig.interop.dask", reason="the examples import the class from there")
+    failed, tried = doctest.testmod(dask_linear)
+    assert failed == 0
+    assert tried > 10
 
 
 @pytest.mark.parametrize(("library", "extra"), [("dask", r"'fastsig\[dask\]'"), ("sklearn", r"'fastsig\[dask,sklearn\]'")])

@@ -311,7 +311,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):
             raise ValueError(f"X has {x.shape[1]} features, but LogisticRegression is expecting {len(w)} features as input")
         shape = {"drop_axis": 1} if like.ndim == 1 else {"chunks": (x.chunks[0], (2,))}
         name = getattr(function, "func", function).__name__
-        return x.map_blocks(function, w, b, dtype=like.dtype, meta=like, name=None, token=name, **shape)
+        return x.map_blocks(function, w, b, dtype=like.dtype, meta=like, token=name, **shape)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
