@@ -12,6 +12,7 @@ import errno
 import io
 import json
 import math
+import operator
 import os
 import shutil
 import signal
@@ -147,7 +148,7 @@ def apply_file(
     begin = time.perf_counter()
     ufunc = named(function)
     options = {} if out_dtype is None else {"dtype": as_dtype(out_dtype)}
-    raw = RawFormat(None if dtype is None else as_dtype(dtype), shape, offset)
+    raw = RawFormat(None if dtype is None else as_dtype(dtype), shape, operator.index(offset))
     sources = [opened(path, raw) for path in listed(source, ufunc.nin, "input", ufunc.__name__)]
     targets = [os.path.realpath(path) for path in listed(target, ufunc.nout, "output", ufunc.__name__)]
     check_shapes(sources)
@@ -412,7 +413,7 @@ def raw_file(path: str, file: io.BufferedReader, raw: RawFormat) -> Flat:
             raise ValueError(f"{path} has {stamped[0] - raw.offset:,} bytes, which is no whole number of {raw.dtype}")
         shape: tuple[int, ...] = (count,)
     else:
-        shape = (raw.shape,) if isinstance(raw.shape, int) else tuple(raw.shape)
+        shape = tuple(map(operator.index, raw.shape if isinstance(raw.shape, Sequence) else [raw.shape]))
     if any(length < 0 for length in shape):
         raise ValueError(f"no length of the shape may be negative: {shape}")
     return Flat(path, raw.dtype, shape, False, raw.offset, stamped)
@@ -422,8 +423,10 @@ def raw_file(path: str, file: io.BufferedReader, raw: RawFormat) -> Flat:
 
 
 class Handle:
-    """A file that several threads read or write, each a part of its own. (os.pread would do without a lock, but not on Windows;
-    the system lets one writer at a time into a file anyway.)"""
+    """A file that several threads read or write, each a part of its own.
+
+    os.pread would do without a lock, but not on Windows; and the system lets one writer at a time into a file anyway.
+    """
 
     def __init__(self, path: str, mode: str) -> None:
         self.path, self.lock = path, threading.Lock()

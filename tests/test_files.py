@@ -306,6 +306,8 @@ def test_what_is_said_of_raw_files(x):
     refused(raw, ValueError, "no whole number of float32", dtype="f4")
     refused(raw, ValueError, "take 1,200 bytes", dtype="f4", shape=300)
     refused(raw, ValueError, "goes on after", dtype="f4", shape=(2, 100))
+    refused(raw, TypeError, "integer", dtype="f4", shape=(2.0, 100))
+    refused(raw, ValueError, "take 1,200 bytes", dtype="f4", shape=np.int64(300))
     refused(raw, ValueError, "negative", dtype="f4", shape=(-1, 100))
     refused(raw, ValueError, "offset must be", dtype="f4", offset=-1)
     refused(raw, ValueError, "offset must be", dtype="f4", offset=1002)
