@@ -113,8 +113,8 @@ def evaluations(x: Any, y: Any) -> dict[str, Evaluation]:
 
     def blocks_by_numpy(coefficients: Array) -> Array:
         results = da.blockwise(
-            by_numpy, "ij", x, "ik", y, "i", coefficients=coefficients, concatenate=True, align_arrays=False,
-            adjust_chunks={"i": 1}, new_axes={"j": len(coefficients) + 1}, meta=np.empty((0, 0)),
+            by_numpy, "ik", x, "ik", y, "i", coefficients=coefficients, align_arrays=False,
+            adjust_chunks={"i": 1, "k": len(coefficients) + 1}, meta=np.empty((0, 0)),
         )  # fmt: skip
         return np.asarray(np.concatenate(dask.compute(*results.to_delayed().ravel())).sum(axis=0))
 

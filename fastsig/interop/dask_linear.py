@@ -371,11 +371,14 @@ class Data:
         return classes, weight
 
     def evaluate(self, positive: Any, coefficients: Array) -> Sequence[Array]:
-        """The blocks' sums. Each is gathered by itself: a task that collected them would wait for the last, on a worker."""
+        """The blocks' sums. Each is gathered by itself: a task that collected them would wait for the last, on a worker.
+
+        The results have the axes of x, for an axis that is contracted costs a copy of each block.
+        """
         results = da.blockwise(
-            regression.evaluated, "ij", self.x, "ik", self.y, "i", self.weight, None if self.weight is None else "i",
-            positive=positive, coefficients=coefficients, concatenate=True, align_arrays=False,
-            adjust_chunks={"i": 1}, new_axes={"j": 2 * len(coefficients) + 2}, meta=np.empty((0, 0)),
+            regression.evaluated, "ik", self.x, "ik", self.y, "i", self.weight, None if self.weight is None else "i",
+            positive=positive, coefficients=coefficients, align_arrays=False,
+            adjust_chunks={"i": 1, "k": 2 * len(coefficients) + 2}, meta=np.empty((0, 0)),
         )  # fmt: skip
         blocks = dask.compute(*results.to_delayed().ravel(), scheduler=self.scheduler)
         if not np.isfinite(blocks).all() and not coefficients.any():
