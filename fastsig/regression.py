@@ -58,11 +58,10 @@ def evaluation(storage: str, half: bool) -> Callable[..., None]:
     from fastsig import lanes
     from fastsig.instructions import fma
     from fastsig.kernels import KERNELS
-    from fastsig.loops import jit, register_parts
+    from fastsig.loops import jit
 
-    register_parts()
     kernel = KERNELS["bce_with_logits_value_and_grad"]
-    function, f, size = jit()(kernel.function), lanes.FORMATS["float64"], 8
+    function, f, size = lanes.Mathematics(kernel.function), lanes.FORMATS["float64"], 8
     usual, item = f.without_tails(), lanes.SIZE[storage]
     some, put_some = (lanes.Shape("float64", LANES, inputs, 1 - inputs, half, None) for inputs in (1, 0))
     many, put_many = (lanes.Shape("float64", ROWS, inputs, 1 - inputs, half, None) for inputs in (1, 0))
