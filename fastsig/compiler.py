@@ -39,6 +39,9 @@ SOURCES = (
 MORE_SOURCES = ("trainer", "regression", "bench/moving")  # other modules with code to compile, each for itself
 SEPARATE = "whole"  # the one function that isn't inlined: it holds the kernel, and is called from several places
 LIBM = {"fma", "fmaf"}
+HEAD = re.compile(
+    r'^(?P<start>define .*?@"?(?P<name>[^"(]+)"?\(.*?) (?P<end>(?:personality .*)?\{)$', re.MULTILINE
+)  # of a function
 ARM = llvm.get_default_triple().startswith(("aarch64", "arm64"))
 LOADED: list[Any] = []  # engines own the code that NumPy points to, for the life of the process
 
@@ -255,14 +258,18 @@ def numba_as_meant() -> Iterator[None]:
 
 def closed(assembly: str, symbol: str) -> Any:
     """The module with `symbol` alone visible and the rest inlined: Numba's error paths go, and all they refer to."""
-    if target().halved:  # LLVM follows the preference only where no function asks for wider vectors
-        preference = '"min-legal-vector-width"="0" "prefer-vector-width"="256"'
-        assembly = re.sub(r"^(define .*?)( personality .*)? \{$", rf"\1 {preference}\2 {{", assembly, flags=re.MULTILINE)
-    module = llvm.parse_assembly(assembly)
+    # LLVM follows the preference for half of its registers only where no function asks for wider vectors.
+    preference = '"min-legal-vector-width"="0" "prefer-vector-width"="256" ' if target().halved else ""
+
+    def marked(head: re.Match[str]) -> str:
+        """In text: llvmlite 0.45 takes a function's attribute for its result's."""
+        inlining = "" if head["name"] == symbol else "noinline " if SEPARATE in head["name"] else "alwaysinline "
+        return f"{head['start']} {preference}{inlining}{head['end']}"
+
+    module = llvm.parse_assembly(HEAD.sub(marked, assembly))
     for function in module.functions:
         if not function.is_declaration and function.name != symbol:
             function.linkage = "internal"
-            function.add_function_attribute("noinline" if SEPARATE in function.name else "alwaysinline")
     inline(module)
     optimise(module)
     outside = foreign(module)
