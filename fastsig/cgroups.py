@@ -8,6 +8,7 @@ each group (and in those above it, which limit it too) `cpu.max` in version 2, i
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -29,8 +30,8 @@ def quota(process: Path = PROCESS) -> int | None:
 def groups(process: Path) -> Iterator[Path]:
     """The directories of the process's groups that may limit its processors, and of all groups above them."""
     try:
-        member = dict(memberships((process / "cgroup").read_text()))
-        mounts = (process / "mountinfo").read_text().splitlines()
+        member = dict(memberships(os.fsdecode((process / "cgroup").read_bytes())))
+        mounts = os.fsdecode((process / "mountinfo").read_bytes()).split("\n")  # names may be in any encoding
     except OSError:
         return
     for line in mounts:
@@ -55,7 +56,7 @@ def groups(process: Path) -> Iterator[Path]:
 
 def memberships(text: str) -> Iterator[tuple[str, str]]:
     """The process's group for each controller; "" stands for version 2, which has one for all."""
-    for line in text.splitlines():
+    for line in text.split("\n"):
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         for controller in controllers.split(","):

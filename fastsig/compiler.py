@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
+from importlib.machinery import SourceFileLoader
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,27 @@ def lock() -> threading.RLock:
     return LOCK
 
 
+HELD = threading.local()  # `stack`: what this thread's fork has acquired
+
+
+def before_fork() -> None:
+    with interrupts.held(again=False) as waiting:  # Ctrl-C here would have the fork go on without the lock
+        LOCK.acquire()
+    HELD.__dict__.setdefault("stack", []).append((LOCK, waiting))
+
+
+def after_fork() -> None:
+    stack = HELD.__dict__.get("stack")
+    if stack:  # a hook that was registered while the fork waited has acquired nothing
+        acquired, waiting = stack.pop()
+        acquired.release()
+        _last = waiting.after_return()
+
+
 def renew_lock() -> None:
     global LOCK
     LOCK = threading.RLock()
+    HELD.__dict__.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -140,7 +159,7 @@ def hold_forks(compiling: bool = False) -> None:
         import logging  # noqa: F401
 
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=lambda: bool(LOCK.acquire()), after_in_parent=lambda: LOCK.release())
+        os.register_at_fork(before=before_fork, after_in_parent=after_fork)
 
 
 @dataclass(frozen=True)
@@ -166,9 +185,9 @@ class Program:
     @interrupts.held()
     def address(self) -> int:
         """Of the compiled function: loaded, or compiled and kept."""
-        hold_forks()
         path = self.path
         code = store.read(path) if path else None
+        hold_forks(compiling=code is None)
         if code is None:
             code = compile_program(self.make)
             if path and unchanged():
@@ -244,16 +263,18 @@ def closed_module(make: Callable[[Target], tuple[Any, Callable[..., Any]]]) -> t
 def numba_as_meant() -> Iterator[None]:
     """Numba's settings for debugging the user's own functions (NUMBA_DISABLE_JIT, NUMBA_OPT ...) are not for these."""
     from numba.core import config
+    from numba.core.compiler_lock import global_compiler_lock
 
     meant = {"DISABLE_JIT": 0, "DEBUGINFO_DEFAULT": 0, "BOUNDSCHECK": 0, "OPT": config._OptLevel(3)}
-    before = {setting: getattr(config, setting) for setting in meant if hasattr(config, setting)}
-    for setting in before:
-        setattr(config, setting, meant[setting])
-    try:
-        yield
-    finally:
-        for setting, value in before.items():
-            setattr(config, setting, value)
+    with global_compiler_lock:  # nor are these for a function that another thread compiles meanwhile
+        before = {setting: getattr(config, setting) for setting in meant if hasattr(config, setting)}
+        for setting in before:
+            setattr(config, setting, meant[setting])
+        try:
+            yield
+        finally:
+            for setting, value in before.items():
+                setattr(config, setting, value)
 
 
 def closed(assembly: str, symbol: str) -> Any:
@@ -343,9 +364,21 @@ def unchanged() -> bool:
     An upgrade under a running process would otherwise have it keep the old version's code as the new one's.
     """
     try:
-        return digests() == IMPORTED
+        return digests() == IMPORTED and as_written()
     except OSError:
         return False
+
+
+@cache
+def as_written() -> bool:
+    """Whether what Python keeps of the sources (.pyc) is what they say: it goes by their size and time alone."""
+    for source in (*SOURCES, *MORE_SOURCES):
+        path = str(Path(__file__).parent / f"{source}.py")
+        if Path(cache_from_source(path)).exists():
+            loader = SourceFileLoader(f"fastsig.{source.replace('/', '.')}", path)
+            if loader.get_code(loader.name) != loader.source_to_code(loader.get_data(path), path):
+                return False
+    return True
 
 
 @cache

@@ -1,7 +1,8 @@
 """Ctrl-C: a long call ends before its end, and a first call isn't torn from the compiler.
 
 A ufunc's loop has no way to raise. But if it just returns when Python has noted a SIGINT, and Python's own handler is in force,
-that handler raises KeyboardInterrupt before any of the user's code can see what the loop left undone. With any other handler
+that handler raises KeyboardInterrupt before any of the user's code can see what the loop left undone, unless C code calls the
+ufunc and goes on (`map`, `list.extend`): what that collects may be unfinished. With any other handler
 nothing can be said of what comes after it, so then the call goes on to its end. (Whoever set a wakeup file descriptor, as
 asyncio does, hears of that SIGINT twice: when it came and when it is given back.)
 """
@@ -68,7 +69,13 @@ def held(again: bool = True) -> Iterator[Held]:
     if not callable(handler) or isinstance(getattr(handler, "__self__", None), Held):
         yield found  # not for this thread; ignored, or left to the system; or held already
         return
-    signal.signal(signal.SIGINT, found.note)
+    try:
+        signal.signal(signal.SIGINT, found.note)
+    except ValueError:  # `threading` takes another thread for the main one: the first that imported it
+        handler = None
+    if handler is None:
+        yield found
+        return
     try:
         yield found
     except KeyboardInterrupt:  # of a safe point

@@ -57,7 +57,7 @@ LONG = 256  # elements from which on changing the processor's mode is worth its 
 AHEAD = 2048  # bytes to prefetch ahead of a streaming loop: 64 Mi float32 on two threads take 0.204 ns an element for 0.395
 PIECE = 8 << 20  # bytes of all arrays after which a long call looks at the clock
 PATIENCE = 50_000  # microseconds of the processors' time between questions whether the user wants the call to end
-UNKNOWN, ENDED = -2, -1  # in place of a time
+UNKNOWN, ENDED, DEAF = -2, -1, -3  # in place of a time; DEAF: a SIGINT waits that doesn't end this call
 BUFFER = 1024  # bytes of each array that a strided call gathers at a time; the stack grows by less than a page
 
 
@@ -136,6 +136,8 @@ def watching() -> Any:
         """The time when Python was last asked, or ENDED. The main thread asks, the others of its team hear of it."""
         if shared and lanes.word(data, STOP) != 0:
             return ENDED
+        if since == DEAF:  # asking again would tell whoever listens to signals once more
+            return DEAF
         if lanes.word(data, GETTID) == 0 or lanes.call_address(lanes.word(data, GETTID)) != lanes.word(data, PID):
             return since
         now = lanes.call_address(lanes.word(data, CLOCK))
@@ -149,6 +151,7 @@ def watching() -> Any:
                 if shared:
                     lanes.put_word(data, STOP, 1)
                 return ENDED
+            return DEAF
         return now
 
     return look

@@ -71,7 +71,7 @@ ENTRIES = {
 def loaded_runtimes() -> list[str]:
     """The OpenMP runtimes in this process, torch's first: its users expect `torch.set_num_threads` to count."""
     try:
-        mapped = Path("/proc/self/maps").read_text().split("\n")
+        mapped = os.fsdecode(Path("/proc/self/maps").read_bytes()).split("\n")  # paths may be in any encoding
     except OSError:
         return []
     paths = dict.fromkeys(line.split(maxsplit=5)[5] for line in mapped if line.count(" ") > 4 and "/" in line)
@@ -82,7 +82,7 @@ def loaded_runtimes() -> list[str]:
 def forked() -> bool:
     """Whether this process came of another by a fork without exec; Linux says so itself, elsewhere the import noted it."""
     try:
-        return bool(int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[6]) & PF_FORKNOEXEC)
+        return bool(int(Path("/proc/self/stat").read_bytes().rsplit(b")", 1)[1].split()[6]) & PF_FORKNOEXEC)
     except OSError:
         return os.getpid() != IMPORTED_IN
 

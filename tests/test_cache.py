@@ -335,6 +335,16 @@ def test_changed_source_is_compiled_anew(python, copied, tmp_path, source):
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
+def test_sources_that_python_itself_is_late_to_notice(python, copied):
+    """A change that neither size nor time tells of leaves Python's own .pyc in force: what that compiles is nobody else's."""
+    code = "import fastsig.kernels, fastsig.constants; from fastsig import compiler; print(compiler.unchanged())"
+    written = {"path": copied, "PYTHONPYCACHEPREFIX": copied / "pyc"}
+    assert python(code, **written) == "True"
+    assert python(code, **written) == "True"
+    replaced(copied / "fastsig" / "constants.py", b"1 << 14", b"2 << 14")
+    assert python(code, **written) == "False"
+
+
 def test_all_sources_count(python):
     """What a loop is made from is in the cache's key: every module of ours that the compiling modules import."""
     code = """if True:

@@ -261,3 +261,46 @@ def test_a_first_call(python, tmp_path, pause):
     """Before a result can be seen; and what was being compiled can be compiled again. (Or it came after the call.)"""
     said = python(BEGIN + FIRST.format(pause), FASTSIG_CACHE_DIR=tmp_path)
     assert said in ("None\n[0.25 0.25 0.25]", "[0. 0. 0. 0. 0.]\n[0.25 0.25 0.25]")
+
+
+def test_a_main_thread_that_threading_does_not_know(python):
+    """It takes the thread in which it is first imported for the main one."""
+    code = """if True:
+        import _thread, sys
+        assert "threading" not in sys.modules
+        def work():
+            try:
+                import numpy as np, fastsig
+                print(fastsig.sigmoid(np.zeros(2)).tolist())
+            finally:
+                done.release()
+        done = _thread.allocate_lock()
+        done.acquire()
+        _thread.start_new_thread(work, ())
+        done.acquire()
+    """
+    assert python(code).startswith("[0.5, 0.5]")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="calls end early on Linux alone")
+def test_who_listens_to_signals_hears_of_it_twice_at_most(python):
+    code = """if True:
+        import os, signal, socket, threading, time
+        import numpy as np, fastsig
+        told, ours = socket.socketpair()
+        told.setblocking(False)
+        ours.setblocking(False)
+        handled = []
+        signal.signal(signal.SIGINT, lambda number, frame: handled.append(number))
+        x = np.zeros(80_000_000, np.float32)
+        y = np.empty_like(x)
+        fastsig.set_num_threads(1)
+        fastsig.tanh(x[:9], out=y[:9])
+        signal.set_wakeup_fd(ours.fileno())
+        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT)).start()
+        out, n = fastsig.tanh(x[::2], out=y[::2]), 0
+        while not handled:
+            time.sleep(0.01)
+        print(len(handled), 1 <= len(told.recv(999)) <= 2)
+    """
+    assert python(code, warnings="ignore") == "1 True"

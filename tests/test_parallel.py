@@ -390,3 +390,21 @@ def test_one_team_beside_the_main_threads(python):
         print(len(os.listdir("/proc/self/task")) - before)
     """
     assert python(code).split() == ["2", "2", "2"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has such files")
+def test_names_in_any_encoding(python, tmp_path):
+    """Mapped files, and programs, may have names that aren't UTF-8."""
+    code = """if True:
+        import mmap, os, sys
+        import numpy as np
+        path = os.fsencode(sys.argv[1]) + b"/\\xfc.bin"
+        with open(path, "w+b") as file:
+            file.truncate(4096)
+            mapped = mmap.mmap(file.fileno(), 4096)
+        with open("/proc/self/comm", "wb") as name:
+            name.write(b"\\xc3")
+        import fastsig
+        print(fastsig.sigmoid(np.zeros(3)).tolist(), fastsig.get_num_threads() >= 1)
+    """
+    assert python(code, tmp_path) == "[0.5, 0.5, 0.5] True"
