@@ -77,11 +77,16 @@ class Aside:
             if not head and os.path.lexists(partial(path)):
                 raise FileExistsError(errno.EEXIST, "this is in the way, and has no journal", partial(path))
             heads.append(head)
-            lines += [line for line in rest if line.endswith(b"\n")]  # one without was being written when the process ended
+            whole = [line for line in rest if line.endswith(b"\n")]  # one without was being written when the process ended
+            if self.resume and len(whole) < len(rest):
+                file.truncate(len(head) + sum(map(len, whole)))  # or the next would be appended to it
+            lines += whole
         if self.resume and lines and all(os.path.lexists(partial(path)) for path in self.targets):
             if any(head != self.facts for head in heads) or not all(line.strip().isdigit() for line in lines):
                 raise ValueError(difference(heads[0], self.facts, journal(self.targets[0])))
             done = max(int(line) for line in lines)
+            if done > work.count:
+                raise ValueError(f"{journal(self.targets[0])} is damaged: without resuming, it begins anew")
             work.check(done)
             self.ours, self.done = True, done
         else:
@@ -125,7 +130,7 @@ class Aside:
             self.forget(lambda file: os.fstat(file.fileno()).st_size == 0)  # made just now
             return "nothing was written"
         part = f"{100 * self.done // max(self.count, 1)} % had been written"
-        if self.resume and self.done and not self.ending:
+        if self.resume and self.done and all(os.path.lexists(partial(path)) for path in self.targets):
             with suppress(OSError, ValueError):  # then the journal's last line holds, for what it says
                 self.checkpoint(work)
             return f"{part}, and {partial(self.targets[0])} is kept: the same with resume goes on from there"
@@ -183,6 +188,11 @@ def lock(file: Any, path: str) -> None:
         raise BlockingIOError(errno.EWOULDBLOCK, "another run has just ended: try again", path)
 
 
+def replaced(target: str) -> str:
+    """Where a directory is for the moment in which another takes its name."""
+    return f"{target}.replaced"
+
+
 def put(made: str, path: str) -> None:
     """Rename; a directory that is replaced is there, or its successor is, but for a moment."""
     if not os.path.isdir(made):
@@ -193,7 +203,7 @@ def put(made: str, path: str) -> None:
     if not os.path.lexists(path):
         os.rename(made, path)
         return
-    old = f"{path}.replaced"
+    old = replaced(path)
     try:
         os.rename(path, old)
         os.rename(made, path)

@@ -253,7 +253,11 @@ def surveyed(y: Array, weight: Array | None = None) -> tuple[Array, Array]:
     """A block's classes, of many only some, and the sum of its weights, as a pair."""
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("y contains NaN or infinity")
+    if y.dtype.kind == "c" or (y.dtype.kind in "mM" and np.isnat(y).any()) or (y.dtype.kind == "O" and (y != y).any()):
+        raise ValueError("y contains complex numbers or missing values")
     if weight is not None:
+        if weight.dtype.kind not in "fiub":
+            raise TypeError(f"sample_weight must be of real numbers, not {weight.dtype}")
         if weight.shape != y.shape:
             raise ValueError(f"a block of sample_weight has shape {weight.shape}, that of y {y.shape}")
         if not (np.isfinite(weight).all() and (weight >= 0).all()):

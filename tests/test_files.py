@@ -483,6 +483,12 @@ def changed_content(x, y):
     os.utime(x, (1, 1))
 
 
+def another_of_its_size_and_time(x, y):
+    times = os.stat(x)
+    np.save(x, np.load(x)[::-1])
+    os.utime(x, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
 def changed_length(x, y):
     np.save(x, np.ones(20_000, np.float32))
 
@@ -501,13 +507,28 @@ def garbage_in_the_journal(x, y):
         file.write("x\n")
 
 
+def too_many_blocks_in_the_journal(x, y):
+    with open(files.journal(y), "a") as file:
+        file.write("99999\n")
+
+
 def impossible_journal(x, y):
     with open(files.journal(y), "a") as file:
         file.write("14\n")
 
 
 @pytest.mark.parametrize(
-    "event", [changed_content, changed_length, shortened, damaged_journal, garbage_in_the_journal, impossible_journal]
+    "event",
+    [
+        changed_content,
+        another_of_its_size_and_time,
+        changed_length,
+        shortened,
+        damaged_journal,
+        garbage_in_the_journal,
+        impossible_journal,
+        too_many_blocks_in_the_journal,
+    ],
 )
 def test_what_has_changed_is_not_resumed(x, kept, event):
     event(x, kept)
@@ -520,6 +541,24 @@ def test_what_has_changed_is_not_resumed(x, kept, event):
 def test_another_task_is_not_resumed(x, kept, what, options):
     refused(x, ValueError, f"{what} is no longer as it was", resume=True, **options)
     assert fastsig.apply_file("sigmoid", x, kept, resume=True).bytes_read in AFTER_SOME
+
+
+def test_what_comes_after_a_torn_line_is_no_part_of_it(x, kept):
+    """Resumed and interrupted again, the journal has whole lines alone."""
+    with open(files.journal(kept), "a") as file:
+        file.write("1")
+    eventful(SIGNALLED.format("SIGTERM"), "sigmoid", x, kept, "--resume", checkpoint=AT_ONCE)
+    _, *lines = kept.with_name(f"{kept.name}.journal").read_text().splitlines()
+    assert len(lines) > 1
+    assert max(map(int, lines)) <= 13
+    fastsig.apply_file("sigmoid", x, kept, resume=True)
+    assert kept.read_bytes() == saved(fastsig.sigmoid(np.load(x)))
+
+
+def test_a_described_file_is_not_described_again(x):
+    """Not even as float64, which to NumPy is the same as nothing."""
+    for dtype in ("f4", "f8"):
+        refused(x, TypeError, "describe raw files", dtype=dtype)
 
 
 def test_a_torn_line_of_the_journal_counts_for_nothing(x, kept):

@@ -464,3 +464,22 @@ def test_a_worker_killed_costs_no_result(client, monkeypatch, tmp_path, when):
     assert_same(coefficients(model), coefficients(want))
     client.wait_for_workers(2)
     assert len(set(before.values()) - set(client.run(os.getpid).values())) == 1
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.array([1j, 0, 1, 0]),
+        np.array(["2020-01-01", "NaT", "2020-01-01", "NaT"], "M8[D]"),
+        np.array(["a", np.nan, "a", np.nan], object),
+    ],
+    ids=["complex", "NaT", "NaN among objects"],
+)
+def test_labels_that_are_none(y):
+    with pytest.raises(ValueError, match="complex numbers or missing values"):
+        regression.surveyed(y)
+
+
+def test_weights_that_are_no_real_numbers():
+    with pytest.raises(TypeError, match="real numbers, not complex128"):
+        regression.surveyed(np.zeros(2), np.ones(2, complex))

@@ -13,12 +13,13 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastsig.files import WORKERS
+from fastsig.files import WORKERS, content
 from fastsig.partials import partial
 
 try:
@@ -55,7 +56,13 @@ class Source:
         return [digest.hexdigest()]
 
     def facts(self) -> dict[str, Any]:
-        return {"dtype": self.dtype.str, "shape": self.shape, "chunk": self.chunk, "stamp": self.stamped}
+        return {
+            "dtype": self.dtype.str,
+            "shape": self.shape,
+            "chunk": self.chunk,
+            "stamp": self.stamped,
+            "content": content([*files(self.path)]),
+        }
 
     def read(self, region: tuple[slice, ...]) -> npt.NDArray[Any]:
         try:
@@ -128,9 +135,9 @@ class Chunks:
         """What was written since the last time is on the disk."""
         for path in itertools.chain.from_iterable(map(files, map(partial, self.targets))):
             if path not in self.synced:
-                with open(path, "rb") as file:
+                with suppress(FileNotFoundError), open(path, "rb") as file:  # it had another name while it was written
                     os.fsync(file.fileno())
-                self.synced.add(path)
+                    self.synced.add(path)
 
     def close(self) -> None:
         self.outputs = []
