@@ -56,7 +56,7 @@ def groups(process: Path) -> Iterator[Path]:
 
 def memberships(text: str) -> Iterator[tuple[str, str]]:
     """The process's group for each controller; "" stands for version 2, which has one for all."""
-    for line in text.split("\n"):
+    for line in filter(None, text.split("\n")):
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         for controller in controllers.split(","):
