@@ -549,4 +549,4 @@ def test_warmup_is_interrupted(tmp_path, number, status):
     assert ("Interrupted: " in err) == (number == signal.SIGINT)
     assert all(store.read(path) for path in tmp_path.glob("*.o"))
     with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # the session is empty
+        os.killpg(process.pid, 0)  # nobody is left in its group
